@@ -1,0 +1,1 @@
+"""driftgate's processes, wire, policy, storage and operations."""
