@@ -35,7 +35,8 @@ class Signature:
 class Artifact:
     """One version's files, complete, on local disk, under the digest of their content.
 
-    `folder` is in the local content-addressed cache: nothing rewrites it while the version is served.
+    `folder` is in the local content-addressed cache: nothing rewrites it while the version is served. The graph is
+    `folder`/`model_filename`.
     """
 
     model: str
@@ -43,3 +44,4 @@ class Artifact:
     digest: str
     folder: str
     file_bytes: int
+    model_filename: str = "model.onnx"

@@ -1,0 +1,29 @@
+"""The command line. Exit status: 0 done, 1 refused or failed, 2 wrong usage or configuration, 3 gateway not reached.
+
+`driftgate --help` must be quick: modules that commands are made of import only click, the rest inside the command.
+"""
+
+from __future__ import annotations
+
+import click
+
+from gateway.cli.audit import audit
+from gateway.cli.changes import default, label, load, unload
+from gateway.cli.models import models
+from gateway.cli.serve import config, serve
+from gateway.cli.status import status
+from gateway.cli.watch import watch
+from gateway.version import VERSION
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: driftgate serve --models ./models",
+)
+@click.version_option(VERSION, prog_name="driftgate")
+def cli() -> None:
+    """Serves versioned ONNX models over gRPC and swaps their versions live."""
+
+
+for command in (serve, config, status, models, load, unload, label, default, watch, audit):
+    cli.add_command(command)

@@ -1,0 +1,66 @@
+"""The model and the request that every server is measured with: 30 float32 features, logistic regression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from skl2onnx import to_onnx  # type: ignore[import-untyped]
+from sklearn.datasets import load_breast_cancer  # type: ignore[import-untyped]
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
+from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+
+from gateway.wire.pb.inference import grpc_service_pb2 as pb
+
+MODEL_NAME = "tabular"
+DTYPES = {"FP32": np.float32, "INT64": np.int64}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """`request`: a serialised ModelInferRequest of one row; `expected`: ONNX Runtime's outputs for it, by name."""
+
+    repository: Path
+    model_file: Path
+    request: bytes
+    expected: dict[str, np.ndarray]
+
+    def objection(self, reply: bytes) -> str | None:
+        """Why `reply`, a serialised ModelInferResponse, is not the model's answer; None if it is."""
+        response = pb.ModelInferResponse.FromString(reply)
+        if [output.name for output in response.outputs] != list(self.expected):
+            return f"outputs {[output.name for output in response.outputs]}, expected {list(self.expected)}"
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+            expected = self.expected[output.name]
+            value = np.frombuffer(raw, DTYPES[output.datatype]).reshape(output.shape)
+            # A batch of another size may round the last bits of a float another way.
+            if value.shape != expected.shape or not np.allclose(value, expected, rtol=1e-5, atol=1e-7):
+                return f"{output.name} is {value.tolist()}, expected {expected.tolist()}"
+        return None
+
+
+def build(folder: Path) -> Workload:
+    """Train the model and write it as `<folder>/models/tabular/1/model.onnx`."""
+    features, labels = load_breast_cancer(return_X_y=True)
+    features = features.astype(np.float32)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression()).fit(features, labels)
+    graph = to_onnx(classifier, features[:1], options={"zipmap": False})
+    model_file = folder / "models" / MODEL_NAME / "1" / "model.onnx"
+    model_file.parent.mkdir(parents=True)
+    model_file.write_bytes(graph.SerializeToString())
+
+    session = onnxruntime.InferenceSession(str(model_file), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    row = features[:1]
+    request = pb.ModelInferRequest(model_name=MODEL_NAME)
+    request.inputs.add(name="X", datatype="FP32", shape=row.shape)
+    request.raw_input_contents.append(row.tobytes())
+    return Workload(
+        repository=folder / "models",
+        model_file=model_file,
+        request=request.SerializeToString(),
+        expected=dict(zip(names, session.run(names, {"X": row}), strict=True)),
+    )

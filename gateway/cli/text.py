@@ -1,0 +1,65 @@
+"""Values as people read them. Pure; text that came over the wire is made harmless to a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC
+from typing import Any
+
+NOTHING = "-"
+SHORT_DIGEST_DIGITS = 12
+BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def one_line(text: str) -> str:
+    """No control or escape sequence survives: one could forge lines or drive the terminal that shows them."""
+    words = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
+
+
+def byte_count(count: int) -> str:
+    """1536 → "1.5 KiB"."""
+    value, unit = float(count), BYTE_UNITS[0]
+    for unit in BYTE_UNITS:  # noqa: B007  (the unit at which it stops is the answer)
+        if abs(value) < 1023.95:  # what would round to 1024.0 belongs to the next unit
+            break
+        value /= 1024
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def seconds(value: float) -> str:
+    """0.0123 → "12 ms", 83 → "1 min 23 s"."""
+    if value < 0.9995:
+        return f"{value * 1000:.0f} ms"
+    if value < 59.95:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s"
+
+
+def duration(message: Any) -> str:
+    """Of a google.protobuf.Duration."""
+    return seconds(message.ToNanoseconds() / 1e9)
+
+
+def moment(timestamp: Any, timespec: str = "seconds") -> str:
+    """Of a google.protobuf.Timestamp: UTC, ISO 8601."""
+    return timestamp.ToDatetime(tzinfo=UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def short_digest(digest: str) -> str:
+    """"sha256:<64 digits>" → the first 12 digits."""
+    return one_line(digest.rpartition(":")[2][:SHORT_DIGEST_DIGITS]) or NOTHING
+
+
+def signature(tensors: Iterable[Any]) -> str:
+    """`X FP32[-1,30], y INT64[]` of driftgate.admin.v1.Tensor messages."""
+    return ", ".join(f"{one_line(t.name)} {one_line(t.datatype)}[{','.join(map(str, t.shape))}]" for t in tensors)
+
+
+def state_name(state: int) -> str:
+    """AVAILABLE → "available"; a state this client does not know yet → its number."""
+    from gateway.wire.pb.driftgate.admin.v1.admin_pb2 import VersionState
+
+    name = VersionState.Name(state) if state in VersionState.values() else f"state {state}"  # type: ignore[arg-type]
+    return name.removeprefix("VERSION_STATE_").replace("_", " ").lower()

@@ -1,0 +1,267 @@
+"""The gateway's configuration: one YAML file, environment variables over it, flags over both.
+
+Validated as a whole at start; every problem is named at once, with its path and what is allowed. The reference in
+docs/reference/configuration.md is generated from the descriptions here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+ENVIRONMENT_PREFIX = "DRIFTGATE_"
+NOT_SETTINGS = frozenset({"DRIFTGATE_CONFIG", "DRIFTGATE_ADMIN", "DRIFTGATE_TOKEN"})  # read by the command line
+ADDRESS = re.compile(r"^(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):(?P<port>\d{1,5})$")
+LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|\[::1\]|localhost)$")
+
+
+class ConfigError(ValueError):
+    """`problems`: one line each, "path: what is wrong"."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("the configuration has " + _count(problems) + "\n" + "\n".join(f"  {p}" for p in problems))
+        self.problems = problems
+
+
+def _count(problems: list[str]) -> str:
+    return "1 problem:" if len(problems) == 1 else f"{len(problems)} problems:"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TlsFiles(_Section):
+    """PEM files of one listener. With `client_ca`, clients must show a certificate that it signed (mTLS)."""
+
+    certificate: Path = Field(description="The server's certificate chain, PEM.")
+    key: Path = Field(description="Its private key, PEM.")
+    client_ca: Path | None = Field(None, description="Certificates that sign clients' certificates, PEM: mTLS.")
+
+    @field_validator("certificate", "key", "client_ca")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                value.read_bytes()
+            except OSError as error:
+                raise ValueError(f"cannot be read: {error.strerror}") from None
+        return value
+
+
+class Limits(_Section):
+    """Bounds of what clients may do to one worker."""
+
+    max_in_flight: int = Field(1024, ge=1, le=1_000_000, description="Requests being answered; more are refused.")
+    max_message_bytes: int = Field(
+        128 * 1024 * 1024, ge=1024, le=2**31 - 1, description="The largest request message, bytes."
+    )
+    max_metadata_bytes: int = Field(16 * 1024, ge=1024, le=2**24, description="Metadata of one request, bytes.")
+    max_concurrent_streams: int = Field(1024, ge=1, le=1_000_000, description="RPCs at once on one connection.")
+    max_connection_age_seconds: float = Field(
+        0, ge=0, le=86_400, description="After it a client is asked to connect anew, which spreads load; 0: never."
+    )
+    max_connection_idle_seconds: float = Field(0, ge=0, le=86_400, description="Idle connections end after it; 0: never.")
+
+
+class Drain(_Section):
+    """How the gateway ends on SIGTERM."""
+
+    delay_seconds: float = Field(
+        0, ge=0, le=600, description="Serves on for so long after health has flipped, so that load balancers notice."
+    )
+    grace_seconds: float = Field(30, ge=0, le=3600, description="In-flight requests may take so long to finish.")
+
+
+class RepositorySettings(_Section):
+    """How model directories are read."""
+
+    settle_seconds: float = Field(
+        1.0, ge=0, le=600, description="A version's newest file must be so old before it is taken as complete."
+    )
+    poll_seconds: float = Field(
+        0, ge=0, le=86_400, description="Look for new versions and load them so often; 0: only when told to."
+    )
+
+
+class Restart(_Section):
+    """How crashed processes are restarted: exponential backoff, reset by a quiet minute."""
+
+    initial_seconds: float = Field(0.1, ge=0.01, le=60, description="Wait before the first restart.")
+    max_seconds: float = Field(10, ge=0.1, le=600, description="The longest wait.")
+
+
+class Config(_Section):
+    """All settings of `driftgate serve`."""
+
+    models: tuple[str, ...] = Field(description="Roots of model repositories: folders or any fsspec URL.")
+    grpc: str = Field("0.0.0.0:8001", description="Where clients reach the models (gRPC).")
+    http: str = Field("0.0.0.0:8002", description="Health and metrics over HTTP.")
+    admin: str = Field("127.0.0.1:8003", description="The admin API (gRPC); other than loopback needs token or mTLS.")
+    workers: int = Field(0, ge=0, le=256, description="Worker processes; 0: one per core this process may use.")
+    transport: Literal["auto", "queue", "public"] = Field(
+        "auto", description="auto: the completion queue where grpcio has it, else the public API."
+    )
+    state_dir: Path | None = Field(
+        None, description="Desired state, audit and the artifact cache; by default a folder per set of model roots."
+    )
+    repository_control: Literal["loopback", "token", "off"] = Field(
+        "loopback",
+        description="Who may call RepositoryModelLoad/Unload on the data port: loopback peers (and token holders), "
+        "token holders only, or nobody.",
+    )
+    admin_token_file: Path | None = Field(None, description="File whose first line is the admin API's bearer token.")
+    tls: TlsFiles | None = Field(None, description="TLS of the data port.")
+    admin_tls: TlsFiles | None = Field(None, description="TLS of the admin port.")
+    limits: Limits = Field(default_factory=Limits, description="Bounds per worker.")
+    drain: Drain = Field(default_factory=Drain, description="How SIGTERM ends the gateway.")
+    repository: RepositorySettings = Field(default_factory=RepositorySettings, description="Reading model directories.")
+    restart: Restart = Field(default_factory=Restart, description="Restarting crashed processes.")
+    threads: int = Field(2, ge=1, le=64, description="Receiving threads per worker; more than 2 rarely helps.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe log shown.")
+    log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text at a terminal, else JSON.")
+
+    @field_validator("models")
+    @classmethod
+    def _some_root(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not all(value):
+            raise ValueError("expected at least one folder or URL")
+        return value
+
+    @field_validator("grpc", "http", "admin")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        match = ADDRESS.match(value)
+        if match is None or int(match["port"]) > 65535:
+            raise ValueError("expected HOST:PORT with a port 0..65535, as 127.0.0.1:8001 or [::1]:8001")
+        return value
+
+    @field_validator("admin_token_file")
+    @classmethod
+    def _token(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                token = value.read_text().strip()
+            except OSError as error:
+                raise ValueError(f"cannot be read: {error.strerror}") from None
+            if len(token) < 16:
+                raise ValueError("the token must have 16 characters or more")
+        return value
+
+    @model_validator(mode="after")
+    def _admin_is_guarded(self) -> Config:
+        guarded = self.admin_token_file is not None or (self.admin_tls is not None and self.admin_tls.client_ca)
+        if not is_loopback(self.admin) and not guarded:
+            raise ValueError(
+                f"admin: {self.admin} is not loopback, so the admin API needs admin_token_file or "
+                "admin_tls with client_ca (mTLS)"
+            )
+        if self.repository_control == "token" and self.admin_token_file is None:
+            raise ValueError("repository_control: 'token' needs admin_token_file")
+        return self
+
+    def admin_token(self) -> str:
+        """The bearer token; "" where none is set."""
+        return self.admin_token_file.read_text().strip() if self.admin_token_file is not None else ""
+
+    def state_folder(self) -> Path:
+        """Where state lives: as configured, or under XDG_STATE_HOME in a folder named by the model roots."""
+        if self.state_dir is not None:
+            return self.state_dir
+        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        roots = "\n".join(str(Path(root).resolve()) if "://" not in root else root for root in self.models)
+        return home / "driftgate" / hashlib.sha256(roots.encode()).hexdigest()[:16]
+
+    def worker_count(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+def is_loopback(address: str) -> bool:
+    match = ADDRESS.match(address)
+    return match is not None and LOOPBACK.match(match["host"]) is not None
+
+
+def load_config(
+    file: Path | None = None, flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] = os.environ
+) -> Config:
+    """Flags over environment over file over defaults. Raises ConfigError."""
+    problems: list[str] = []
+    settings = _read_file(file, problems) if file is not None else {}
+    _merge(settings, _from_environment(environment, problems))
+    _merge(settings, {key: value for key, value in (flags or {}).items() if value is not None})
+    if isinstance(settings.get("models"), str):
+        settings["models"] = (settings["models"],)
+    try:
+        config = Config.model_validate(settings)
+    except ValidationError as error:
+        problems += [_explain(item) for item in error.errors(include_url=False)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _read_file(file: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(file.read_text())
+    except OSError as error:
+        problems.append(f"{file}: cannot be read: {error.strerror}")
+        return {}
+    except yaml.YAMLError as error:
+        problems.append(f"{file}: is not YAML: {' '.join(str(error).split())}")
+        return {}
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        problems.append(f"{file}: expected a mapping of settings, got a {type(document).__name__}")
+        return {}
+    return document
+
+
+def _from_environment(environment: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    """DRIFTGATE_LIMITS__MAX_IN_FLIGHT=10 → {"limits": {"max_in_flight": "10"}}; models are separated by commas."""
+    settings: dict[str, Any] = {}
+    for name, value in sorted(environment.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in NOT_SETTINGS:
+            continue
+        path = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        fields: Mapping[str, Any] = Config.model_fields
+        if path[0] not in fields:
+            problems.append(f"{name}: there is no setting of this name; known: {', '.join(fields)}")
+            continue
+        _merge(settings, _nest(path, value.split(",") if path == ["models"] else value))
+    return settings
+
+
+def _nest(path: list[str], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
+            _merge(below[key], value)
+        else:
+            below[key] = value
+
+
+def _explain(item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "missing":
+        return f"{path}: is required (--{path.replace('_', '-')}, {ENVIRONMENT_PREFIX}{path.upper()} or the file)"
+    if item["type"] == "extra_forbidden":
+        return f"{path}: there is no such setting"
+    if not path:
+        return str(message)
+    shown = repr(item["input"])
+    return f"{path}: {message[:1].lower()}{message[1:]}, got {shown[:200]}"

@@ -1,0 +1,420 @@
+"""Changes of the desired state: load, unload, labels, default. Each is one transaction, audited, one at a time a model.
+
+A load has two phases. First every worker loads and warms up the new versions beside the old (*prepare*); one failure
+and all forget them, and nothing has changed. Then the new desired state is written to the store, and the workers' next
+orders route to it (*serve*): each worker flips by one assignment, and old versions unload after their last lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.control.desired import (
+    Candidate,
+    choose_versions,
+    model_order,
+    next_versions,
+    pinned_by_names,
+    with_default,
+    with_label,
+    without_label,
+    without_version,
+)
+from gateway.control.fleet import Fleet
+from gateway.errors import Precondition
+from gateway.messages import manifest_document
+from gateway.store.contract import AuditEntry, DesiredModel, DesiredVersion, Store
+from runtime.errors import IncompleteVersion, LoadError, NotFound, NotReady, ServingError
+from runtime.repository.cache import ArtifactCache
+from runtime.repository.manifest import Manifest
+from runtime.repository.repository import ModelEntry, Repository, Scan
+from runtime.versions.policy import InstanceKey
+from runtime.versions.state import VersionState
+
+log = logging.getLogger(__name__)
+
+LOAD_SECONDS = 600.0  # for all workers to load and warm up
+FLIP_SECONDS = 10.0  # for all workers to take up new routes, which takes them milliseconds
+WORKER_SECONDS = 30.0  # for a first worker to be there
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks for a change, from where, and why."""
+
+    name: str
+    peer: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    changed: bool
+    audit_id: int
+    seconds: float
+
+
+SYSTEM = Actor("system", "")
+
+
+class Changes:
+    """Owns the desired state. Runs on control's event loop; store and repository are called on threads."""
+
+    def __init__(self, store: Store, repository: Repository, cache: ArtifactCache) -> None:
+        self._store = store
+        self._repository = repository
+        self._cache = cache
+        self.fleet: Fleet  # set before start: the fleet needs this object's callbacks
+        self.desired: dict[str, DesiredModel] = {}
+        self.scan = Scan()
+        self._candidates: dict[str, dict[tuple[int, str], Candidate]] = defaultdict(dict)
+        self._prepare: dict[str, list[tuple[DesiredVersion, Candidate]]] = {}
+        self._failures: dict[str, dict[int, str]] = defaultdict(dict)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._scan_lock = asyncio.Lock()
+        self._tried: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {}
+        self._booting = True
+
+    async def start(self, *, load_new: bool, workers: int) -> None:
+        """Brings back what the store desires; with `load_new`, loads models that it has never heard of."""
+        self.desired = await asyncio.to_thread(self._store.load_models)
+        await self.rescan()
+        for model in self.desired.values():
+            await self._find_files(model)
+        self._broadcast()
+        await self.fleet.until(lambda: len(self.fleet.workers) >= workers, WORKER_SECONDS)
+        if load_new:
+            fresh = [name for name in sorted(self.scan.models) if name not in self.desired]
+            await asyncio.gather(*(self._load_at_start(name) for name in fresh))
+        self._booting = False
+        self._broadcast()
+        await self._sweep()
+
+    async def rescan(self) -> Scan:
+        async with self._scan_lock:
+            before = self.scan.problems
+            self.scan = await asyncio.to_thread(self._repository.scan)
+            for problem in set(self.scan.problems) - set(before):
+                log.warning("repository: %s; what is loaded is served on", problem)
+            for problem in set(before) - set(self.scan.problems):
+                log.info("repository: no longer so: %s", problem)
+            return self.scan
+
+    async def load(self, model: str, versions: Sequence[int], actor: Actor, *, force: bool = False) -> Outcome:
+        """Raises ServingError; then nothing has changed."""
+
+        async def change() -> tuple[DesiredModel, DesiredModel | None]:
+            await self.rescan()
+            return await self._load(model, versions, force=force)
+
+        return await self._transact("load", model, max(versions, default=0), actor, change)
+
+    async def unload(self, model: str, version: int, actor: Actor) -> Outcome:
+        async def change() -> tuple[DesiredModel, DesiredModel | None]:
+            before = self._known(model)
+            if not version:
+                return replace(before, served=False), before
+            return without_version(before, version), before
+
+        return await self._transact("unload", model, version, actor, change)
+
+    async def set_label(self, model: str, label: str, version: int, actor: Actor) -> Outcome:
+        async def change() -> tuple[DesiredModel, DesiredModel | None]:
+            before = self._known(model)
+            return with_label(before, label, version), before
+
+        return await self._transact(f"set label {label}", model, version, actor, change)
+
+    async def delete_label(self, model: str, label: str, actor: Actor) -> Outcome:
+        async def change() -> tuple[DesiredModel, DesiredModel | None]:
+            before = self._known(model)
+            return without_label(before, label), before
+
+        return await self._transact(f"delete label {label}", model, 0, actor, change)
+
+    async def set_default(self, model: str, target: str, actor: Actor) -> Outcome:
+        async def change() -> tuple[DesiredModel, DesiredModel | None]:
+            before = self._known(model)
+            return with_default(before, target), before
+
+        return await self._transact(f"set default {target or '(newest)'}", model, 0, actor, change)
+
+    async def differs(self, model: str) -> bool:
+        """True if a load would change what is served, and has not been tried on the same files before."""
+        entry = self.scan.models.get(model)
+        if entry is None or entry.problems or self._locks[model].locked():
+            return False
+        before = self.desired.get(model)
+        try:
+            versions = choose_versions(model, entry.versions, entry.manifest, (), self._keep(before, entry))
+            candidates = {v: await self._candidate(entry, before, v) for v in versions}
+        except ServingError:
+            return False
+        found = {v: (c.artifact.digest, c.manifest) for v, c in candidates.items()}
+        if self._tried.get(model) == found:
+            return False
+        self._tried[model] = found
+        loaded_with = {v: c.manifest for (v, _), c in self._candidates[model].items()}
+        chosen = next_versions(before, candidates, loaded_with, force=False)
+        return before is None or chosen != before.versions
+
+    def unavailable(self, model: str) -> dict[int, str]:
+        """Versions in the repository that are not served, and why."""
+        entry = self.scan.models.get(model)
+        reasons: dict[int, str] = {}
+        if entry is not None:
+            desired = self.desired.get(model)
+            why = "not loaded" if desired is None or desired.served else "unloaded by an operator"
+            reasons = dict.fromkeys(entry.versions, why)
+            reasons |= {version: f"incomplete: {problem}" for version, problem in entry.incomplete.items()}
+        return reasons | self._failures.get(model, {})
+
+    def failure(self, model: str, version: int) -> str:
+        """Why the last attempt to load a version failed; "" if it did not."""
+        return self._failures.get(model, {}).get(version, "")
+
+    def preparing(self, model: str) -> list[DesiredVersion]:
+        return [version for version, _ in self._prepare.get(model, [])]
+
+    async def _transact(
+        self,
+        action: str,
+        model: str,
+        version: int,
+        actor: Actor,
+        change: Callable[[], Awaitable[tuple[DesiredModel, DesiredModel | None]]],
+    ) -> Outcome:
+        started = time.monotonic()
+        async with self._locks[model]:
+            try:
+                after, before = await change()
+                if before is not None and after == before:
+                    record = await self._audit(action, after, version, actor, "unchanged", "it was already so")
+                    self._abandon(model)
+                    return Outcome(changed=False, audit_id=record, seconds=time.monotonic() - started)
+                audit = _entry(action, after, version, actor, "done", _describe(after))
+                record = await self._commit(after, before, audit)
+            except ServingError as error:
+                self._abandon(model)
+                refused = isinstance(error, (Precondition, NotFound))
+                stand_in = self.desired.get(model) or DesiredModel(name=model[:128], served=False)
+                outcome = "refused" if refused else "failed"
+                await self._audit(action, stand_in, version, actor, outcome, error.message)
+                log.warning("%s %s by %s %s: %s", action, model, actor.name, outcome, error.message)
+                raise
+            except BaseException:
+                self._abandon(model)
+                raise
+            await self._sweep()
+            seconds = time.monotonic() - started
+            log.info("%s %s by %s done in %.3f s: %s", action, model, actor.name, seconds, _describe(after))
+            return Outcome(changed=True, audit_id=record, seconds=seconds)
+
+    async def _load(self, model: str, wanted: Sequence[int], *, force: bool) -> tuple[DesiredModel, DesiredModel | None]:
+        entry = self.scan.models.get(model)
+        if entry is None:
+            raise self._not_in_repository(model)
+        if entry.problems:
+            raise LoadError("\n".join(entry.problems))
+        before = self.desired.get(model)
+        keep = self._keep(before, entry)
+        for version in wanted:
+            if version in entry.incomplete:
+                raise IncompleteVersion(f"version {version} of model {model!r} is incomplete: {entry.incomplete[version]}")
+        versions = choose_versions(model, entry.versions, entry.manifest, wanted, keep)
+        candidates = {v: await self._candidate(entry, before, v) for v in versions}
+        loaded_with = {v: c.manifest for (v, _), c in self._candidates[model].items()}
+        chosen = next_versions(before, candidates, loaded_with, force=force)
+        names = self._names(before, entry.manifest, versions)
+        after = DesiredModel(
+            name=model,
+            served=True,
+            versions=chosen,
+            pinned_versions=tuple(sorted(wanted)),
+            revision=before.revision if before is not None else 0,
+            **names,
+        )
+        serving = set(before.versions) if before is not None and before.served else set()
+        await self._prepare_on_workers(
+            model, [(version, candidates[version.version]) for version in chosen if version not in serving]
+        )
+        for version in chosen:
+            self._candidates[model][version.version, version.digest] = candidates[version.version]
+        return after, before
+
+    async def _prepare_on_workers(self, model: str, new: list[tuple[DesiredVersion, Candidate]]) -> None:
+        """Phase one. Raises LoadError with the first worker's reason."""
+        if not new:
+            return
+        for version, _ in new:
+            self._failures[model].pop(version.version, None)
+        self._prepare[model] = new
+        revision = self._broadcast()
+        keys = [InstanceKey(model, version.version, version.digest, version.generation) for version, _ in new]
+
+        def decided() -> bool:
+            workers = self.fleet.workers.values()
+            states = [[_state(worker.reports.get(key)) for key in keys] for worker in workers]
+            if any(VersionState.FAILED.name in row for row in states):
+                return True
+            return bool(states) and self.fleet.all_at(revision) and all(
+                state == VersionState.AVAILABLE.name for row in states for state in row
+            )
+
+        in_time = await self.fleet.until(decided, LOAD_SECONDS)
+        for key in keys:
+            for index, report in sorted(self.fleet.reports_of(key).items()):
+                if report.state == VersionState.FAILED.name:
+                    self._failures[model][key.version] = report.reason
+                    raise LoadError(f"version {key.version} of model {model!r} cannot be served: {report.reason}")
+                log.debug("%s is %s on worker %d", key, report.state, index)
+        if not in_time:
+            raise NotReady(
+                f"model {model!r} was not loaded by all workers within {LOAD_SECONDS:g} s; nothing has changed"
+            )
+
+    async def _commit(self, after: DesiredModel, before: DesiredModel | None, audit: AuditEntry) -> int:
+        """Phase two: durable first, then visible."""
+        expected = before.revision if before is not None else 0
+        record = await asyncio.to_thread(self._store.put_model, after, expected_revision=expected, audit=audit)
+        self.desired[after.name] = replace(after, revision=expected + 1)
+        self._prepare.pop(after.name, None)
+        revision = self._broadcast()
+        if not await self.fleet.until(lambda: self.fleet.all_at(revision), FLIP_SECONDS):
+            log.warning("not every worker has taken up the change of %s yet", after.name)
+        return record.id
+
+    def _abandon(self, model: str) -> None:
+        if self._prepare.pop(model, None):
+            self._broadcast()
+
+    def _broadcast(self) -> int:
+        models = sorted({*self.desired, *self._prepare, *self.scan.models})
+        orders = [
+            model_order(
+                self.desired.get(name) or DesiredModel(name=name, served=False),
+                self._candidates[name],
+                self._prepare.get(name, ()),
+                self.unavailable(name),
+            )
+            for name in models
+        ]
+        return self.fleet.order(orders, hold=self._booting)
+
+    def _names(self, before: DesiredModel | None, manifest: Manifest, versions: Sequence[int]) -> dict[str, Any]:
+        """Labels and default: the operators', or at a model's first load the manifest's."""
+        if before is not None:
+            labels = {name: v for name, v in before.labels.items() if v in versions}
+            target = before.default_target
+            if target and target not in labels and not (target.isdigit() and int(target) in versions):
+                target = ""
+            return {"labels": labels, "default_target": target}
+        labels = {name: v for name, v in manifest.labels.items() if v in versions}
+        target = manifest.default
+        if target.isdigit() and int(target) not in versions:
+            raise Precondition(f"default is version {target}, which is not among those to be served: {versions}")
+        if target and not target.isdigit() and target not in labels:
+            raise Precondition(f"default is label {target!r}, which names no version that is to be served")
+        return {"labels": labels, "default_target": target}
+
+    async def _load_at_start(self, model: str) -> None:
+        try:
+            await self._transact("load", model, 0, replace(SYSTEM, reason="first start"), lambda: self._load(model, (), force=False))
+        except ServingError as error:
+            self._failures[model][0] = error.message
+
+    def _keep(self, before: DesiredModel | None, entry: ModelEntry) -> tuple[int, ...]:
+        """Versions that names pin, as far as their files can be had."""
+        if before is None:
+            return ()
+        held = {number for number, _ in self._candidates[entry.name]} if before.served else set()
+        return tuple(v for v in pinned_by_names(before) if v in entry.versions or v in held)
+
+    async def _candidate(self, entry: ModelEntry, before: DesiredModel | None, version: int) -> Candidate:
+        if version not in entry.versions and before is not None:  # pinned by a name, and gone from the repository
+            digest = next(v.digest for v in before.versions if v.version == version)
+            return self._candidates[entry.name][version, digest]
+        artifact = await asyncio.to_thread(self._repository.fetch, entry.name, version)
+        return Candidate(artifact, manifest_document(entry.manifest))
+
+    async def _find_files(self, model: DesiredModel) -> None:
+        """For each served version: from the cache, by digest; else from the repository, if it still has that content."""
+        entry = self.scan.models.get(model.name)
+        manifest = manifest_document(entry.manifest if entry is not None and not entry.problems else Manifest())
+        for version in model.versions if model.served else ():
+            artifact = await asyncio.to_thread(self._repository.cached, model.name, version.version, version.digest)
+            if artifact is None and entry is not None and version.version in entry.versions:
+                try:
+                    found = await asyncio.to_thread(self._repository.fetch, model.name, version.version)
+                except ServingError as error:
+                    log.warning("%s/%d: %s", model.name, version.version, error.message)
+                    continue
+                if found.digest != version.digest:
+                    log.warning(
+                        "%s/%d: the repository holds other content (%s) than was served (%s); load it to take it",
+                        model.name, version.version, found.digest, version.digest,
+                    )  # fmt: skip
+                    continue
+                artifact = found
+            if artifact is not None:
+                self._candidates[model.name][version.version, version.digest] = Candidate(artifact, manifest)
+
+    async def _sweep(self) -> None:
+        """Forgets files that nothing serves or prepares any more."""
+        kept: set[str] = set()
+        for name, model in self.desired.items():
+            wanted = {(v.version, v.digest) for v in model.versions} if model.served else set()
+            self._candidates[name] = {key: c for key, c in self._candidates[name].items() if key in wanted}
+            kept |= {digest for _, digest in wanted}
+        for prepared in self._prepare.values():
+            kept |= {version.digest for version, _ in prepared}
+        await asyncio.to_thread(self._cache.keep, kept)
+
+    async def _audit(
+        self, action: str, model: DesiredModel, version: int, actor: Actor, outcome: Any, detail: str
+    ) -> int:
+        entry = _entry(action, model, version, actor, outcome, detail)
+        return (await asyncio.to_thread(self._store.append_audit, entry)).id
+
+    def _known(self, model: str) -> DesiredModel:
+        found = self.desired.get(model)
+        if found is None:
+            if model in self.scan.models:
+                raise NotFound(f"model {model!r} has never been loaded: load it first")
+            raise self._not_in_repository(model)
+        return found
+
+    def _not_in_repository(self, model: str) -> ServingError:
+        if self.scan.problems and not self.scan.complete:
+            return NotReady(f"model {model[:128]!r} cannot be looked up: {'; '.join(self.scan.problems)}")
+        known = ", ".join(sorted(self.scan.models)[:20]) or "none"
+        return NotFound(f"no model {model[:128]!r} in the repository; it has: {known}")
+
+
+def _entry(action: str, model: DesiredModel, version: int, actor: Actor, outcome: Any, detail: str) -> AuditEntry:
+    digests = {v.version: v.digest for v in model.versions}
+    if not version and len(digests) == 1:
+        version = next(iter(digests))
+    digest = digests.get(version, "")
+    return AuditEntry(
+        actor=actor.name, peer=actor.peer, action=action, model=model.name, version=version, digest=digest,
+        outcome=outcome, detail=detail, reason=actor.reason,
+    )  # fmt: skip
+
+
+def _describe(model: DesiredModel) -> str:
+    if not model.served:
+        return "not served"
+    versions = ", ".join(f"{v.version} ({v.digest[:19]})" for v in model.versions)
+    labels = ", ".join(f"{name}={version}" for name, version in sorted(model.labels.items()))
+    return f"serves {versions}; labels {labels or 'none'}; default {model.default_target or 'newest'}"
+
+
+def _state(report: Any) -> str:
+    return report.state if report is not None else VersionState.NOT_LOADED.name

@@ -1,0 +1,176 @@
+"""The workers as control sees them: what each holds, and how to tell all of them what they should."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel
+
+from gateway.messages import (
+    FROM_WORKER,
+    LENGTH,
+    Answer,
+    Desired,
+    Hello,
+    ModelOrder,
+    Progress,
+    Request,
+    VersionReport,
+    frame,
+    frame_length,
+    same_user,
+)
+from runtime.versions.policy import InstanceKey
+from runtime.versions.state import VersionState
+
+log = logging.getLogger(__name__)
+
+MAX_UNSENT_BYTES = 256 * 1024 * 1024  # to one worker that does not read; then its connection is dropped
+
+OnReport = Callable[[int, VersionReport], None]
+OnRequest = Callable[[Request], Awaitable[Answer]]
+
+
+@dataclass(slots=True)
+class WorkerView:
+    """One connected worker."""
+
+    index: int
+    pid: int
+    transport: str
+    writer: asyncio.StreamWriter
+    reports: dict[InstanceKey, VersionReport] = field(default_factory=dict)
+    revision: int = 0
+    settled: bool = False
+    listening: bool = False
+    draining: bool = False
+
+    @property
+    def state(self) -> str:
+        if self.draining:
+            return "draining"
+        if self.listening:
+            return "serving"
+        return "starting"
+
+
+class Fleet:
+    """Single-threaded: everything runs on control's event loop."""
+
+    def __init__(self, listener: socket.socket, on_report: OnReport, on_request: OnRequest) -> None:
+        self._listener = listener
+        self._on_report = on_report
+        self._on_request = on_request
+        self.workers: dict[int, WorkerView] = {}
+        self._orders: tuple[ModelOrder, ...] = ()
+        self._revision = time.time_ns()  # larger than any before a restart of control
+        self._holding = True
+        self._changed = asyncio.Condition()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, sock=self._listener)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for worker in self.workers.values():
+            worker.writer.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def order(self, orders: Iterable[ModelOrder], *, hold: bool = False) -> int:
+        """Tells every worker; those that connect later hear the same. Answers the revision."""
+        self._orders = tuple(orders)
+        self._holding = hold
+        self._revision += 1
+        for worker in list(self.workers.values()):
+            self._send(worker, self._desired())
+        return self._revision
+
+    async def until(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
+        """Waits for a worker's news to make `condition` true; False if the time passed first."""
+
+        async def wait() -> None:
+            async with self._changed:
+                await self._changed.wait_for(condition)
+
+        try:
+            await asyncio.wait_for(wait(), timeout_seconds)
+        except TimeoutError:
+            return condition()
+        return True
+
+    def reports_of(self, key: InstanceKey) -> dict[int, VersionReport]:
+        return {index: worker.reports[key] for index, worker in self.workers.items() if key in worker.reports}
+
+    def all_at(self, revision: int) -> bool:
+        return all(worker.revision >= revision for worker in self.workers.values())
+
+    def _desired(self) -> Desired:
+        return Desired(revision=self._revision, models=self._orders, hold=self._holding)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection: socket.socket = writer.get_extra_info("socket")
+        if not same_user(connection):
+            log.warning("a connection from another user to the workers' socket was refused")
+            writer.close()
+            return
+        worker: WorkerView | None = None
+        try:
+            while True:
+                head = await reader.readexactly(LENGTH.size)
+                message = FROM_WORKER.validate_json(await reader.readexactly(frame_length(head)))
+                if isinstance(message, Hello):
+                    worker = WorkerView(message.index, message.pid, message.transport, writer)
+                    self.workers[message.index] = worker
+                    self._send(worker, self._desired())
+                elif worker is not None:
+                    self._take(worker, message)
+                async with self._changed:
+                    self._changed.notify_all()
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
+            log.debug("the link to a worker ended: %r", error)
+        finally:
+            if worker is not None and self.workers.get(worker.index) is worker:
+                del self.workers[worker.index]
+            writer.close()
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _take(self, worker: WorkerView, message: BaseModel) -> None:
+        if isinstance(message, VersionReport):
+            key = InstanceKey(message.model, message.version, message.digest, message.generation)
+            if message.state == VersionState.UNLOADED.name:
+                worker.reports.pop(key, None)
+            else:
+                worker.reports[key] = message
+            self._on_report(worker.index, message)
+        elif isinstance(message, Progress):
+            worker.revision = message.revision
+            worker.settled = message.settled
+            worker.listening = message.listening
+            worker.draining = message.draining
+        elif isinstance(message, Request):
+            task = asyncio.create_task(self._answer(worker, message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, worker: WorkerView, request: Request) -> None:
+        self._send(worker, await self._on_request(request))
+
+    def _send(self, worker: WorkerView, message: BaseModel) -> None:
+        if worker.writer.is_closing():
+            return
+        if worker.writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            log.warning("worker %d does not read its orders; its connection is dropped", worker.index)
+            worker.writer.close()
+            return
+        worker.writer.write(frame(message))

@@ -1,0 +1,163 @@
+"""The control process: composition root of the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from pathlib import Path
+
+from gateway.control.admin import AdminServer
+from gateway.control.changes import Actor, Changes
+from gateway.control.events import Events
+from gateway.control.fleet import Fleet
+from gateway.control.views import index_rows
+from gateway.control.web import WebServer
+from gateway.errors import status_of
+from gateway.logs import setup_logging
+from gateway.messages import Answer, Request, VersionReport
+from gateway.process import Spawn, receive_orders
+from gateway.store.contract import Store
+from gateway.store.sql import open_store
+from gateway.wire.pbtxt import read_config_pbtxt
+from runtime.errors import ServingError
+from runtime.repository.cache import ArtifactCache
+from runtime.repository.repository import Repository
+from runtime.shm.segment import Segment
+from runtime.shm.statistics import StatisticsReader
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 10.0  # how often a vanished repository is noticed where nothing polls it
+
+
+class Control:
+    def __init__(self, orders: Spawn, store: Store) -> None:
+        config = orders.config
+        self._orders = orders
+        self._config = config
+        self._store = store
+        self._cache = ArtifactCache(Path(orders.state_dir) / "cache")
+        repository = Repository(
+            config.models, self._cache, read_config_pbtxt, settle_seconds=config.repository.settle_seconds
+        )
+        pages = [Segment.attach(fd, writable=False) for fd in orders.page_fds]
+        statistics = StatisticsReader(pages)
+        self._events = Events()
+        self._changes = Changes(store, repository, self._cache)
+        listener = socket.socket(fileno=orders.listener_fd)
+        listener.setblocking(False)
+        self._fleet = Fleet(listener, self._on_report, self._on_request)
+        self._changes.fleet = self._fleet
+        self._admin = AdminServer(
+            orders, self._changes, self._fleet, store, self._events, statistics, self.not_ready_because
+        )
+        self._web = WebServer(orders, self._changes, self._fleet, statistics, self.not_ready_because)
+        self._started = False
+        self._all_have_listened = False
+        self._ending = asyncio.Event()
+
+    def not_ready_because(self) -> str:
+        """"" when clients can be served: every worker has come up once, and one is up now."""
+        if self._ending.is_set():
+            return "shutting down"
+        if not self._started:
+            return "loading the first models"
+        serving = sum(worker.state == "serving" for worker in self._fleet.workers.values())
+        total = len(self._orders.page_fds)
+        self._all_have_listened = self._all_have_listened or serving == total
+        if self._all_have_listened and serving:
+            return ""
+        return f"{serving} of {total} workers serve"
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._ending.set)
+        web = asyncio.create_task(self._web.serve(socket.socket(fileno=self._orders.http_fd)))
+        await self._fleet.start()
+        await self._admin.start(self._orders.admin_address)
+        starting = asyncio.create_task(self._start())
+        looking = asyncio.create_task(self._look_forever())
+        await self._ending.wait()
+        await self._admin.set_serving(serving=False)
+        drain = self._config.drain
+        # Health and admin answer until the last worker has drained.
+        await self._fleet.until(lambda: not self._fleet.workers, drain.delay_seconds + drain.grace_seconds + 10)
+        for task in (starting, looking):
+            task.cancel()
+        self._web.stop()
+        await self._admin.stop()
+        await asyncio.gather(web, starting, looking, return_exceptions=True)
+        await self._fleet.stop()
+        self._cache.close()
+
+    async def _start(self) -> None:
+        try:
+            first = self._orders.index == 0
+            await self._changes.start(load_new=first, workers=len(self._orders.page_fds))
+            self._started = True
+            served = [model.name for model in self._changes.desired.values() if model.served]
+            log.info("serving %d models: %s", len(served), ", ".join(sorted(served)) or "none")
+        except Exception:
+            log.exception("control could not bring back the desired state; it ends, to be started anew")
+            self._ending.set()
+            raise
+
+    async def _look_forever(self) -> None:
+        """Notices a repository that vanishes or returns; with poll_seconds, takes what is new in it."""
+        poll = self._config.repository.poll_seconds
+        while True:
+            await asyncio.sleep(poll or LOOK_SECONDS)
+            if not self._started:
+                continue
+            scan = await self._changes.rescan()
+            for model in scan.models if poll else ():
+                desired = self._changes.desired.get(model)
+                if desired is not None and (not desired.served or desired.pinned_versions):
+                    continue  # an operator has decided
+                if not await self._changes.differs(model):
+                    continue
+                try:
+                    await self._changes.load(model, (), Actor("poll", "", "the repository has changed"))
+                except ServingError:
+                    continue  # audited and logged where it was refused
+
+    def _on_report(self, worker: int, report: VersionReport) -> None:
+        self._events.publish(worker, report)
+
+    async def _on_request(self, request: Request) -> Answer:
+        actor = Actor(request.actor, request.peer, "by the data port")
+        try:
+            if request.verb == "load":
+                await self._changes.load(request.model, (), actor)
+            elif request.verb == "unload":
+                await self._changes.unload(request.model, 0, actor)
+            else:
+                await self._changes.rescan()
+                rows = index_rows(self._changes, self._fleet, ready_only=request.ready_only)
+                return Answer(id=request.id, body={"models": rows})
+        except Exception as error:  # noqa: BLE001  (becomes the client's status)
+            status = status_of(error, request.verb)
+            return Answer(id=request.id, code=status.code, message=status.message)
+        return Answer(id=request.id)
+
+
+def main() -> int:
+    orders = receive_orders()
+    setup_logging("control", orders.config.log_level, orders.config.log_format)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        store = open_store(str(Path(orders.state_dir) / "state.db"))
+    except ServingError as error:
+        log.error("%s", error.message)  # noqa: TRY400  (the message says it all)
+        return 2
+
+    async def run() -> None:
+        await Control(orders, store).run()
+
+    try:
+        asyncio.run(run())
+    finally:
+        store.close()
+    return 0

@@ -1,0 +1,120 @@
+"""Errors ↔ gRPC status, in one table.
+
+    runtime or gateway error   code                 details (google.rpc)
+    InvalidRequest             INVALID_ARGUMENT     ErrorInfo, BadRequest
+    NotFound                   NOT_FOUND            ErrorInfo
+    NotReady, Draining         UNAVAILABLE          ErrorInfo
+    RepositoryError            UNAVAILABLE          ErrorInfo
+    Overloaded                 RESOURCE_EXHAUSTED   ErrorInfo, RetryInfo
+    DeadlineExceeded           DEADLINE_EXCEEDED    ErrorInfo
+    Unauthenticated            UNAUTHENTICATED      ErrorInfo
+    Denied                     PERMISSION_DENIED    ErrorInfo
+    StoreConflict              ABORTED              ErrorInfo
+    StoreError                 UNAVAILABLE          ErrorInfo
+    Unsupported                UNIMPLEMENTED        ErrorInfo
+    LoadError, Precondition    FAILED_PRECONDITION  ErrorInfo
+    RunError                   INTERNAL             ErrorInfo        "model failed"
+    anything else              INTERNAL             ErrorInfo        "internal error" and a reference to the log
+
+A message reaches the client as it is; `detail` stays in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from gateway.store.contract import StoreConflict, StoreError
+from runtime import errors as runtime_errors
+from runtime.errors import ServingError
+
+log = logging.getLogger(__name__)
+
+DOMAIN = "driftgate"
+STATUS_DETAILS = "grpc-status-details-bin"
+
+
+class Draining(runtime_errors.NotReady):
+    reason = "DRAINING"
+
+
+class Unauthenticated(runtime_errors.CallerError):
+    reason = "UNAUTHENTICATED"
+
+
+class Denied(runtime_errors.CallerError):
+    reason = "PERMISSION_DENIED"
+
+
+class Precondition(runtime_errors.CallerError):
+    reason = "FAILED_PRECONDITION"
+
+
+class Unsupported(runtime_errors.CallerError):
+    reason = "UNSUPPORTED"
+
+
+CODES: tuple[tuple[type[ServingError], int], ...] = (
+    (runtime_errors.InvalidRequest, code_pb2.INVALID_ARGUMENT),
+    (runtime_errors.NotFound, code_pb2.NOT_FOUND),
+    (runtime_errors.NotReady, code_pb2.UNAVAILABLE),
+    (runtime_errors.RepositoryError, code_pb2.UNAVAILABLE),
+    (runtime_errors.Overloaded, code_pb2.RESOURCE_EXHAUSTED),
+    (runtime_errors.DeadlineExceeded, code_pb2.DEADLINE_EXCEEDED),
+    (Unauthenticated, code_pb2.UNAUTHENTICATED),
+    (Denied, code_pb2.PERMISSION_DENIED),
+    (Precondition, code_pb2.FAILED_PRECONDITION),
+    (StoreConflict, code_pb2.ABORTED),
+    (StoreError, code_pb2.UNAVAILABLE),
+    (Unsupported, code_pb2.UNIMPLEMENTED),
+    (runtime_errors.LoadError, code_pb2.FAILED_PRECONDITION),
+    (runtime_errors.ModelError, code_pb2.INTERNAL),
+    (runtime_errors.CallerError, code_pb2.INVALID_ARGUMENT),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a client gets instead of an answer. `trailers` carry the details (google.rpc.Status)."""
+
+    code: int
+    message: str
+    trailers: tuple[tuple[str, bytes], ...] = ()
+
+
+def status_of(error: BaseException, where: str) -> Status:
+    """Never shows more than a ServingError's message; an unforeseen error is logged under a reference."""
+    if not isinstance(error, ServingError):
+        reference = secrets.token_hex(8)
+        log.error("internal error %s in %s", reference, where, exc_info=error)
+        return _status(code_pb2.INTERNAL, f"internal error, reference {reference}", "INTERNAL", error)
+    code = next((code for kind, code in CODES if isinstance(error, kind)), code_pb2.INTERNAL)
+    message = error.message
+    if code == code_pb2.INTERNAL:
+        reference = secrets.token_hex(8)
+        log.error("%s failed, reference %s: %s %s", where, reference, error.message, error.detail)
+        message = f"{error.message}: {where}, reference {reference}"
+    return _status(code, message, error.reason, error)
+
+
+def _status(code: int, message: str, reason: str, error: BaseException) -> Status:
+    details = [_pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))]
+    if isinstance(error, runtime_errors.Overloaded):
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
+        details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+    if isinstance(error, runtime_errors.InvalidRequest):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=message)
+        details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
+    packed = status_pb2.Status(code=code, message=message, details=details).SerializeToString()
+    return Status(code, message, ((STATUS_DETAILS, packed),))
+
+
+def _pack(message: error_details_pb2.ErrorInfo) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

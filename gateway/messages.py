@@ -1,0 +1,170 @@
+"""What workers and control say to each other: JSON frames over a local socket, each with a length before it.
+
+Control sends the whole desired state at every change, so a message lost with a connection is made good by the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+LENGTH = struct.Struct("<I")
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+PEER_CREDENTIALS = struct.Struct("3i")
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class VersionOrder(_Message):
+    """One version a worker should hold. `manifest` is in model.yaml's form."""
+
+    version: int
+    digest: str
+    generation: int
+    folder: str
+    model_filename: str
+    file_bytes: int
+    manifest: dict[str, Any]
+
+
+class ModelOrder(_Message):
+    """`serve`: route to these. `prepare`: load, do not route. `unavailable`: known versions that are not to be loaded."""
+
+    model: str
+    serve: tuple[VersionOrder, ...] = ()
+    prepare: tuple[VersionOrder, ...] = ()
+    labels: dict[str, int] = Field(default_factory=dict)
+    default_target: str = ""
+    unavailable: dict[int, str] = Field(default_factory=dict)
+
+
+class Desired(_Message):
+    """Control → worker: the whole desired state. `hold`: do not listen yet, the first versions are being tried."""
+
+    kind: Literal["desired"] = "desired"
+    revision: int
+    hold: bool = False
+    models: tuple[ModelOrder, ...]
+
+
+class Answer(_Message):
+    """Control → worker: the outcome of a worker's Request. `code` 0: `body` holds it; else an error's message."""
+
+    kind: Literal["answer"] = "answer"
+    id: int
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+    body: dict[str, Any] = Field(default_factory=dict)
+
+
+class Hello(_Message):
+    """Worker → control, first on each connection."""
+
+    kind: Literal["hello"] = "hello"
+    index: int
+    pid: int
+    transport: str
+
+
+class TensorInfo(_Message):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class LoadedInfo(_Message):
+    """What a worker learned of a version by loading it."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    load_seconds: float
+    loaded_at_seconds: float
+    memory_bytes: int
+    file_bytes: int
+    execution_providers: tuple[str, ...]
+    max_rows: int
+    warnings: tuple[str, ...]
+
+
+class VersionReport(_Message):
+    """Worker → control: a version's state has changed."""
+
+    kind: Literal["version"] = "version"
+    model: str
+    version: int
+    digest: str
+    generation: int
+    state: str
+    reason: str = ""
+    loaded: LoadedInfo | None = None
+
+
+class Progress(_Message):
+    """Worker → control: the desired state `revision` has been taken up; `listening` once the port is open."""
+
+    kind: Literal["progress"] = "progress"
+    revision: int
+    settled: bool
+    listening: bool
+    draining: bool
+
+
+class Request(_Message):
+    """Worker → control: a client of the data port asks for something that control decides."""
+
+    kind: Literal["request"] = "request"
+    id: int
+    verb: Literal["index", "load", "unload"]
+    model: str = ""
+    ready_only: bool = False
+    actor: str = ""
+    peer: str = ""
+
+
+FromWorker = Hello | VersionReport | Progress | Request
+FromControl = Desired | Answer
+FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
+FROM_CONTROL: TypeAdapter[FromControl] = TypeAdapter(FromControl)
+
+
+class FrameTooLarge(ValueError):
+    """A frame claims more than MAX_FRAME_BYTES."""
+
+
+def frame(message: BaseModel) -> bytes:
+    payload = message.model_dump_json().encode()
+    return LENGTH.pack(len(payload)) + payload
+
+
+def frame_length(head: bytes) -> int:
+    """Raises FrameTooLarge."""
+    (length,) = LENGTH.unpack(head)
+    if length > MAX_FRAME_BYTES:
+        raise FrameTooLarge(f"a frame claims {length} bytes; the limit is {MAX_FRAME_BYTES}")
+    return int(length)
+
+
+def same_user(connection: socket.socket) -> bool:
+    """True if the other end runs as this user (or cannot be asked, where the address is not shared)."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
+    _, uid, _ = PEER_CREDENTIALS.unpack(raw)
+    return bool(uid == os.getuid())
+
+
+def manifest_document(manifest: BaseModel) -> dict[str, Any]:
+    """A manifest in model.yaml's form, as far as a worker needs it."""
+    document: dict[str, Any] = json.loads(manifest.model_dump_json())
+    kept = {key: document[key] for key in ("batching", "session", "warmup", "instances", "description", "metadata")}
+    providers = kept["session"]["execution_providers"]
+    kept["session"]["execution_providers"] = [{name: options} if options else name for name, options in providers]
+    return kept

@@ -1,0 +1,65 @@
+"""What the supervisor hands to the processes it spawns, and how these follow its end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from types import FrameType
+
+from pydantic import BaseModel, ConfigDict
+
+from gateway.config import Config
+
+ENVIRONMENT = "DRIFTGATE__SPAWN"  # two underscores: no setting can be called this
+PR_SET_PDEATHSIG = 1
+
+
+class Spawn(BaseModel):
+    """A child's orders. File descriptors are inherited: `page_fds` are the statistics pages of all workers, `tally_fd`
+    the counts of restarts (workers, then control); `listener_fd` and `http_fd` are control's alone.
+
+    `index` is a worker's number; for control, 0 at the gateway's start and 1 when it is started again.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    config: Config
+    index: int
+    parent_pid: int
+    link_address: str
+    page_fds: tuple[int, ...]
+    tally_fd: int
+    listener_fd: int
+    http_fd: int
+    grpc_address: str
+    admin_address: str
+    state_dir: str
+    started_at_seconds: float
+
+
+@dataclass(slots=True)
+class Ending:
+    """Set by SIGTERM or SIGINT. A flag and nothing more: a signal handler may take no lock."""
+
+    requested: bool = False
+
+    def __call__(self, _signum: int, _frame: FrameType | None) -> None:
+        self.requested = True
+
+
+def receive_orders() -> Spawn:
+    """Reads the orders and ties this process's life to the supervisor's."""
+    orders = Spawn.model_validate_json(os.environ.pop(ENVIRONMENT))
+    die_with_parent(orders.parent_pid)
+    return orders
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """The kernel kills this process when the supervisor ends, however it ends: no orphan is left."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:  # it ended before the tie was made
+        os._exit(1)

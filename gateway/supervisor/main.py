@@ -1,0 +1,182 @@
+"""The supervisor: reads as a script. Segments and ports, control, workers, wait; then the same in reverse.
+
+It imports nothing that serves, so that it stays small, and owns what must outlive its children: ports, the workers'
+statistics pages, and the socket between workers and control.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import selectors
+import signal
+import sys
+import time
+from pathlib import Path
+
+from gateway.config import Config
+from gateway.logs import setup_logging
+from gateway.process import Ending, Spawn
+from gateway.supervisor.child import Child
+from gateway.supervisor.ports import Held, PortError, hold, listen, private_listener
+from gateway.supervisor.restart import GiveUp, after_end
+from runtime.shm.segment import Segment
+from runtime.shm.statistics import create_page
+from runtime.shm.tally import Tally, create_tally
+
+log = logging.getLogger(__name__)
+
+KILL_AFTER_SECONDS = 15.0  # beyond the drain's own time
+
+
+class StateDirectoryError(OSError):
+    """The state directory cannot be used."""
+
+
+class Supervisor:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._count = config.worker_count()
+        self._started_at = time.time()
+        self._lock = _lock_state(config.state_folder())
+        self.grpc = hold("grpc", config.grpc)
+        self.http = listen("http", config.http)
+        self.admin = hold("admin", config.admin)
+        self._link: Held = private_listener()
+        self._pages = [create_page(f"driftgate-statistics-{index}") for index in range(self._count)]
+        self._tally_segment: Segment = create_tally("driftgate-restarts", self._count + 1)
+        self._tally = Tally(self._tally_segment)
+        self._control = Child("control", "gateway.control")
+        self._workers = [Child(f"worker {index}", "gateway.worker") for index in range(self._count)]
+        self._selector = selectors.DefaultSelector()
+        self._ending = Ending()
+        self._failed = ""
+
+    def run(self) -> int:
+        """0 after a clean end; 1 if a child could not be kept alive, or had to be killed."""
+        self._watch_signals()
+        for child in (self._control, *self._workers):
+            self._start(child)
+        log.info(
+            "driftgate %s: gRPC %s, HTTP %s, admin %s, %d workers, state in %s",
+            os.getpid(), self.grpc.address, self.http.address, self.admin.address, self._count,
+            self._config.state_folder(),
+        )  # fmt: skip
+        while not self._ending.requested and not self._failed:
+            self._wait(self._until_next_restart())
+            for child in self._children():
+                if child.restart_at is not None and time.monotonic() >= child.restart_at:
+                    self._start(child)
+        return self._end()
+
+    def _children(self) -> list[Child]:
+        return [self._control, *self._workers]
+
+    def _start(self, child: Child) -> None:
+        index = self._workers.index(child) if child in self._workers else int(child.history.ends > 0)
+        orders = Spawn(
+            config=self._config,
+            index=index,
+            parent_pid=os.getpid(),
+            link_address=self._link.address,
+            page_fds=tuple(page.fd for page in self._pages),
+            tally_fd=self._tally_segment.fd,
+            listener_fd=self._link.held.fileno(),
+            http_fd=self.http.held.fileno(),
+            grpc_address=self.grpc.address,
+            admin_address=self.admin.address,
+            state_dir=str(self._config.state_folder()),
+            started_at_seconds=self._started_at,
+        )
+        fds = [*orders.page_fds, orders.tally_fd]
+        if child is self._control:
+            fds += [orders.listener_fd, orders.http_fd]
+        child.start(orders, fds, time.monotonic())
+        self._selector.register(child.pidfd, selectors.EVENT_READ, child)
+
+    def _wait(self, timeout_seconds: float | None) -> None:
+        """Until a signal, the end of a child, or the timeout."""
+        for key, _ in self._selector.select(timeout_seconds):
+            if isinstance(key.data, Child):
+                self._on_end(key.data)
+            else:
+                os.read(key.fd, 4096)
+
+    def _on_end(self, child: Child) -> None:
+        self._selector.unregister(child.pidfd)
+        pid = child.pid
+        status = child.reap()
+        if self._ending.requested:
+            return
+        restart = self._config.restart
+        child.history, decision = after_end(
+            child.history, time.monotonic(), status, restart.initial_seconds, restart.max_seconds
+        )
+        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        if isinstance(decision, GiveUp):
+            self._failed = f"{child.name} cannot be kept alive: {decision.reason}"
+            log.error("%s (pid %d) %s; %s", child.name, pid, how, self._failed)
+            return
+        self._tally.add(self._count if child is self._control else self._workers.index(child))
+        child.restart_at = decision.at
+        log.warning("%s (pid %d) %s; starting it again in %.2f s", child.name, pid, how, decision.at - time.monotonic())
+
+    def _until_next_restart(self) -> float | None:
+        times = [child.restart_at for child in self._children() if child.restart_at is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _end(self) -> int:
+        """Workers drain, control ends after them; whatever is left at the end of the grace is killed."""
+        self._ending.requested = True
+        drain = self._config.drain
+        running = [child for child in self._children() if child.running]
+        log.info("draining: %d processes have %g s to finish what is in flight", len(running), drain.grace_seconds)
+        for child in running:
+            child.terminate()
+        deadline = time.monotonic() + drain.delay_seconds + drain.grace_seconds + KILL_AFTER_SECONDS
+        while any(child.running for child in self._children()) and time.monotonic() < deadline:
+            self._wait(max(0.0, deadline - time.monotonic()))
+        late = [child for child in self._children() if child.running]
+        for child in late:
+            log.error("%s did not end in time and is killed", child.name)
+            child.kill()
+            self._on_end(child)
+        log.info("driftgate has ended")
+        return 1 if late or self._failed else 0
+
+    def _watch_signals(self) -> None:
+        read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        self._selector.register(read_end, selectors.EVENT_READ, None)
+        signal.signal(signal.SIGTERM, self._ending)
+        signal.signal(signal.SIGINT, self._ending)
+
+
+def run(config: Config) -> int:
+    """`driftgate serve`: answers the exit status; 2 where it cannot start at all."""
+    setup_logging("supervisor", config.log_level, config.log_format)
+    try:
+        supervisor = Supervisor(config)
+    except (PortError, StateDirectoryError) as error:
+        print(f"driftgate: {error}", file=sys.stderr)  # noqa: T201  (for the person who started it)
+        return 2
+    return supervisor.run()
+
+
+def _lock_state(folder: Path) -> int:
+    """Makes the folder and locks it for this gateway; the kernel lets go when the process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateDirectoryError(
+            f"cannot write the state directory {folder}: {error.strerror}; choose another with --state-dir"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise StateDirectoryError(
+            f"the state directory {folder} is in use by another gateway; end it, or choose another with --state-dir"
+        ) from None
+    return descriptor

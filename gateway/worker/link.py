@@ -1,0 +1,156 @@
+"""A worker's end of the socket to control: connects, and connects again, for as long as the worker lives.
+
+Nothing on the request path waits for it. While control is away the worker serves what it has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+from gateway.messages import FROM_CONTROL, LENGTH, Answer, Desired, Request, frame, frame_length
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 0.02
+LAST_RETRY_SECONDS = 1.0
+MAX_OUTGOING = 10_000  # reports waiting for control; beyond it the oldest connection state is stale anyway
+MAX_REQUESTS = 256  # clients waiting for control through this worker
+
+OnAnswer = Callable[[Answer | None], None]
+
+
+class Link:
+    """`greet` answers the messages that open each connection: who this is, and all that it holds."""
+
+    def __init__(
+        self, address: str, greet: Callable[[], list[BaseModel]], on_desired: Callable[[Desired], None]
+    ) -> None:
+        self._address = address
+        self._greet = greet
+        self._on_desired = on_desired
+        self._outgoing: queue.Queue[bytes | None] = queue.Queue(MAX_OUTGOING)
+        self._connection: socket.socket | None = None
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, OnAnswer] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._receive_forever, name="control link", daemon=True),
+            threading.Thread(target=self._send_forever, name="control link out", daemon=True),
+        ]
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._outgoing.put(None)
+        self._disconnect()
+        for thread in self._threads:
+            thread.join(timeout=5.0)
+
+    def report(self, message: BaseModel) -> None:
+        """Drops the message while control is away: the greeting of the next connection says it all."""
+        if self._connection is not None:
+            self._put(frame(message))
+
+    def ask(self, verb: Any, on_answer: OnAnswer, **fields: Any) -> bool:
+        """`on_answer` is called once, with None if control went away. False: control is away or busy."""
+        with self._lock:
+            if self._connection is None or len(self._waiting) >= MAX_REQUESTS:
+                return False
+            number = next(self._ids)
+            self._waiting[number] = on_answer
+        self._put(frame(Request(id=number, verb=verb, **fields)))
+        return True
+
+    def _put(self, data: bytes) -> None:
+        try:
+            self._outgoing.put_nowait(data)
+        except queue.Full:
+            log.warning("control does not read its messages; connecting anew")
+            self._disconnect()
+
+    def _receive_forever(self) -> None:
+        wait = FIRST_RETRY_SECONDS
+        while not self._stopping.is_set():
+            try:
+                connection = self._connect()
+            except OSError:
+                self._stopping.wait(wait)
+                wait = min(2 * wait, LAST_RETRY_SECONDS)
+                continue
+            wait = FIRST_RETRY_SECONDS
+            try:
+                self._receive(connection)
+            except (OSError, ValueError) as error:
+                log.debug("the link to control ended: %s", error)
+            finally:
+                self._disconnect()
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(self._address)
+        except OSError:
+            connection.close()
+            raise
+        while not self._outgoing.empty():  # what was meant for an earlier connection
+            self._outgoing.get_nowait()
+        with self._lock:
+            self._connection = connection
+        for message in self._greet():
+            self._put(frame(message))
+        return connection
+
+    def _receive(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as stream:
+            while head := stream.read(LENGTH.size):
+                payload = stream.read(frame_length(head))
+                message = FROM_CONTROL.validate_json(payload)
+                if isinstance(message, Desired):
+                    self._on_desired(message)
+                else:
+                    with self._lock:
+                        on_answer = self._waiting.pop(message.id, None)
+                    if on_answer is not None:
+                        on_answer(message)
+
+    def _send_forever(self) -> None:
+        while True:
+            data = self._outgoing.get()
+            if data is None:
+                return
+            connection = self._connection
+            if connection is None:
+                continue
+            try:
+                connection.sendall(data)
+            except OSError:
+                self._disconnect()
+
+    def _disconnect(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+            waiting, self._waiting = self._waiting, {}
+        if connection is not None:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            connection.close()
+        for on_answer in waiting.values():
+            on_answer(None)

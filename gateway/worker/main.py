@@ -1,0 +1,185 @@
+"""The worker process: composition root of the data plane."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from pydantic import BaseModel
+
+from gateway.logs import setup_logging
+from gateway.messages import Desired, Hello, Progress
+from gateway.process import Ending, Spawn, receive_orders
+from gateway.routing.table import RouteTable
+from gateway.worker.catalog import Catalog, health_statuses, report
+from gateway.worker.health import CHECK, WATCH, Health
+from gateway.worker.inference_service import SERVICE, InferenceService
+from gateway.worker.link import Link
+from gateway.worker.pipeline import Pipeline
+from gateway.worker.reflection import PATHS, ReflectionStream, make_servicer
+from gateway.worker.streams import InferStream
+from gateway.worker.target import Target
+from gateway.worker.transport.choose import make_transport
+from gateway.worker.transport.interface import BindError, Methods, Stream, StreamHandler, Tls, TransportSettings
+from runtime.shm.segment import Segment
+from runtime.shm.statistics import StatisticsReader, StatisticsWriter
+from runtime.versions.manager import Instance, VersionManager
+from runtime.versions.policy import InstanceKey
+from runtime.versions.version import LoadedVersion
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.1  # how often runs that nobody waits for are looked for
+
+
+class Worker:
+    """Starts listening when every version it was told to hold at first is available or has failed."""
+
+    def __init__(self, orders: Spawn) -> None:
+        config = orders.config
+        self._config = config
+        self._index = orders.index
+        self._draining = False
+        self._listening = False
+        self._revision = 0
+        self._wake = threading.Event()
+        self._first_order = threading.Event()
+        pages = [Segment.attach(fd, writable=i == orders.index) for i, fd in enumerate(orders.page_fds)]
+        self._statistics = StatisticsWriter(pages[orders.index])
+        self._pipeline = Pipeline(config.limits.max_in_flight, self._statistics.set_in_flight)
+        self._health = Health()
+        self._catalog = Catalog(self._on_table)
+        self._manager = VersionManager(self._make_target, self._on_change)
+        self._link = Link(orders.link_address, self._greet, self._on_desired)
+        self._transport = make_transport(config.transport, transport_settings(orders))
+        service = InferenceService(
+            config, self._pipeline, self._link, StatisticsReader(pages), lambda: self._listening and not self._draining
+        )
+        self._service = service
+
+    def run(self, ending: Ending) -> int:
+        """Serves until told to end; answers the exit status."""
+        self._manager.start()
+        self._link.start()
+        while not ending.requested and not self._settled():
+            self._wake.wait(TICK_SECONDS)
+            self._wake.clear()
+        if not ending.requested:
+            self._transport.start(self._methods())
+            self._listening = True
+            self._tell()
+            log.info("worker %d listens with the %s transport", self._index, self._transport.name)
+        while not ending.requested:
+            self._wake.wait(TICK_SECONDS)
+            self._wake.clear()
+            self._manager.watch_runs()
+        return self._drain()
+
+    def _drain(self) -> int:
+        """Health first, then the port; what is in flight finishes."""
+        drain = self._config.drain
+        self._draining = True
+        self._tell()
+        in_time = True
+        if self._listening:
+            time.sleep(drain.delay_seconds)
+            self._pipeline.draining = True
+            self._health.end_watches()
+            in_time = self._transport.stop(drain.grace_seconds)
+            if not in_time:
+                log.warning("worker %d ended with requests in flight: the grace of %g s passed", self._index, drain.grace_seconds)
+        self._link.stop()
+        self._manager.stop()
+        log.info("worker %d has ended", self._index)
+        return 0
+
+    def _settled(self) -> bool:
+        return self._first_order.is_set() and self._manager.settled()
+
+    def _methods(self) -> Methods:
+        servicer = make_servicer()
+        streams: dict[str, Callable[[Stream], StreamHandler]] = {
+            SERVICE + "ModelStreamInfer": InferStream,
+            WATCH: self._health.watch,
+        }
+        for path in PATHS:
+            streams[path] = lambda stream: ReflectionStream(servicer, stream)
+        unary = {**self._service.methods(), CHECK: self._health.check}
+        return Methods(SERVICE + "ModelInfer", self._pipeline.infer, unary, streams)
+
+    def _make_target(self, key: InstanceKey, version: LoadedVersion) -> Target:
+        target = Target(version, self._statistics.slot(key.model, key.version), self._pipeline.done)
+        self._catalog.add_target(key, target)
+        return target
+
+    def _on_change(self, instance: Instance) -> None:
+        self._catalog.note(instance)
+        self._link.report(report(instance))
+        self._wake.set()
+
+    def _on_desired(self, desired: Desired) -> None:
+        targets = self._catalog.set_desired(desired)
+        self._manager.set_desired(targets)
+        self._revision = desired.revision
+        if not desired.hold:
+            self._first_order.set()
+        self._tell()
+        self._wake.set()
+
+    def _on_table(self, table: RouteTable[Target]) -> None:
+        self._pipeline.table = table
+        self._health.set_all(health_statuses(table, ready=self._listening and not self._draining))
+
+    def _tell(self) -> None:
+        self._health.set_all(
+            health_statuses(self._pipeline.table, ready=self._listening and not self._draining)
+        )
+        self._link.report(self._progress())
+
+    def _greet(self) -> list[BaseModel]:
+        hello = Hello(index=self._index, pid=os.getpid(), transport=self._transport.name)
+        return [hello, *(report(instance) for instance in self._manager.instances()), self._progress()]
+
+    def _progress(self) -> Progress:
+        return Progress(
+            revision=self._revision,
+            settled=self._manager.settled(),
+            listening=self._listening,
+            draining=self._draining,
+        )
+
+
+def transport_settings(orders: Spawn) -> TransportSettings:
+    config = orders.config
+    tls = None
+    if config.tls is not None:
+        ca = config.tls.client_ca
+        tls = Tls(config.tls.certificate.read_bytes(), config.tls.key.read_bytes(), ca.read_bytes() if ca else None)
+    return TransportSettings(
+        address=orders.grpc_address,
+        max_message_bytes=config.limits.max_message_bytes,
+        max_metadata_bytes=config.limits.max_metadata_bytes,
+        max_concurrent_streams=config.limits.max_concurrent_streams,
+        max_in_flight=config.limits.max_in_flight,
+        max_connection_age_seconds=config.limits.max_connection_age_seconds,
+        max_connection_idle_seconds=config.limits.max_connection_idle_seconds,
+        tls=tls,
+        threads=config.threads,
+    )
+
+
+def main() -> int:
+    orders = receive_orders()
+    setup_logging(f"worker {orders.index}", orders.config.log_level, orders.config.log_format)
+    ending = Ending()
+    signal.signal(signal.SIGTERM, ending)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the group; the supervisor decides
+    try:
+        return Worker(orders).run(ending)
+    except BindError as error:
+        log.error("%s", error)  # noqa: TRY400  (the message says it all)
+        return 2

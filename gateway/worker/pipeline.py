@@ -1,0 +1,144 @@
+"""A request's way: decode → route → lease → batch → run → reply → observe.
+
+`infer` takes whatever the transport found ready, on the transport's thread. It refuses what cannot be answered, groups
+the rest by version and submits each group, which may run at once on this thread (see runtime/batching/runner.py).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from google.protobuf.message import DecodeError
+
+from gateway.errors import Draining, status_of
+from gateway.routing.table import RouteTable
+from gateway.wire.decode import check_parameters
+from gateway.wire.pb.inference import grpc_service_pb2 as pb
+from gateway.worker.target import Target
+from gateway.worker.transport.interface import Call, Ready
+from runtime.batching.request import Request
+from runtime.errors import InvalidRequest, Overloaded, ServingError
+
+RETRY_AFTER_SECONDS = 0.05
+ROUTE_TRIES = 8  # a version can be retired between the look-up and the lease; eight times in a row is a bug
+
+parse = pb.ModelInferRequest.FromString
+
+
+class Pipeline:
+    """`table` is replaced by one assignment; a request sees one table from look-up to lease."""
+
+    def __init__(self, max_in_flight: int, on_in_flight: Callable[[int], None]) -> None:
+        self.table: RouteTable[Target] = RouteTable()
+        self.draining = False
+        self._max_in_flight = max_in_flight
+        self._in_flight = 0
+        self._lock = threading.Lock()
+        self._on_in_flight = on_in_flight
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    def infer(self, ready: Ready) -> None:
+        ready = self._admit(ready)
+        now_ns = time.monotonic_ns()
+        groups: dict[Target, tuple[list[Request], Ready]] = {}
+        for item in ready:
+            call, payload = item
+            try:
+                target, request = self._decode(call, payload)
+            except Exception as error:  # noqa: BLE001  (whatever a client sends, it gets a status and nobody else does)
+                self._refuse(call, error)
+                continue
+            request.owner = call
+            request.arrived_ns = now_ns
+            group = groups.get(target)
+            if group is None:
+                groups[target] = ([request], [item])
+            else:
+                group[0].append(request)
+                group[1].append(item)
+        for target, (requests, items) in groups.items():
+            self._submit(target, requests, items)
+
+    def done(self, count: int) -> None:
+        """Requests that were admitted have been answered or refused."""
+        with self._lock:
+            self._in_flight -= count
+            left = self._in_flight
+        self._on_in_flight(left)
+
+    def _admit(self, ready: Ready) -> Ready:
+        with self._lock:
+            room = max(self._max_in_flight - self._in_flight, 0)
+            admitted = min(len(ready), room)
+            self._in_flight += admitted
+        if admitted < len(ready):
+            error = Overloaded(
+                f"{self._max_in_flight} requests are in flight in this worker, which is its limit "
+                "(limits.max_in_flight): retry later or add workers",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+            status = status_of(error, "admission")
+            for call, _ in ready[admitted:]:
+                call.refuse(status)
+            ready = ready[:admitted]
+        return ready
+
+    def _decode(self, call: Call, payload: bytes) -> tuple[Target, Request]:
+        try:
+            message = parse(payload)
+        except DecodeError:
+            raise InvalidRequest(
+                f"the {len(payload)} bytes received are not an inference.ModelInferRequest: a length inside them "
+                "reaches past their end, or they are of another message"
+            ) from None
+        target = self.table.find(message.model_name, message.model_version)
+        if target is None:
+            if self.draining:
+                raise Draining("the server is shutting down: it finishes what is in flight and takes nothing new")
+            raise self.table.why_not(message.model_name, message.model_version)
+        request = target.decoder.decode(message)
+        request.id = message.id
+        request.deadline_seconds = call.deadline_seconds
+        if message.parameters:
+            timeout = check_parameters(message.parameters)
+            if timeout != math.inf:
+                request.deadline_seconds = min(request.deadline_seconds, time.time() + timeout)
+        return target, request
+
+    def _submit(self, target: Target, requests: list[Request], items: Ready) -> None:
+        for _ in range(ROUTE_TRIES):
+            if target.may_wait:
+                for request in requests:
+                    request.owner.watch()
+            if target.submit(requests):
+                return
+            # Retired in between: the table without it is already in place, so the requests are routed anew.
+            regrouped: dict[Target, tuple[list[Request], Ready]] = {}
+            for item, stale in zip(items, requests, strict=True):
+                try:
+                    found, request = self._decode(*item)
+                except ServingError as error:
+                    self._refuse(item[0], error)
+                    continue
+                request.owner, request.arrived_ns = stale.owner, stale.arrived_ns
+                group = regrouped.setdefault(found, ([], []))
+                group[0].append(request)
+                group[1].append(item)
+            if not regrouped:
+                return
+            (target, (requests, items)), *others = regrouped.items()
+            for other, (other_requests, other_items) in others:
+                self._submit(other, other_requests, other_items)
+        error = RuntimeError(f"{target!r} was retired {ROUTE_TRIES} times between look-up and lease")
+        for request in requests:
+            self._refuse(request.owner, error)
+
+    def _refuse(self, call: Call, error: Exception) -> None:
+        call.refuse(status_of(error, "ModelInfer"))
+        self.done(1)

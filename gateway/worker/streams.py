@@ -1,0 +1,119 @@
+"""ModelStreamInfer: each message of a stream is a request of the pipeline; answers keep the order of the requests.
+
+Errors of a request go into `error_message` and the stream goes on, unless the client sent the metadata
+`triton_grpc_error: true`, which ends the stream with a status. A stream holds at most MAX_IN_FLIGHT requests.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from google.protobuf.message import DecodeError
+
+from gateway.errors import Status
+from gateway.wire.encode import stream_answer, stream_error
+from gateway.wire.pb.inference import grpc_service_pb2 as pb
+from gateway.worker.transport.interface import Call, Metadata, Stream
+
+MAX_IN_FLIGHT = 64
+GRPC_ERRORS = "triton_grpc_error"
+FINAL_PARAMETER = "triton_enable_empty_final_response"
+
+
+class StreamCall:
+    """One request of a stream, as the pipeline's Call."""
+
+    __slots__ = ("_handler", "answer_bytes", "deadline_seconds", "final", "id", "metadata", "method", "model", "status")
+
+    def __init__(self, handler: InferStream, payload: bytes) -> None:
+        stream = handler.stream
+        self._handler = handler
+        self.method = stream.method
+        self.metadata: Metadata = stream.metadata
+        self.deadline_seconds = stream.deadline_seconds
+        self.answer_bytes: bytes | None = None
+        self.status: Status | None = None
+        self.id, self.model, self.final = "", "", False
+        try:
+            message = pb.ModelInferRequest.FromString(payload)
+        except DecodeError:
+            return  # the pipeline refuses it with the reason
+        self.id, self.model = message.id, message.model_name
+        self.final = FINAL_PARAMETER in message.parameters and message.parameters[FINAL_PARAMETER].bool_param
+
+    @property
+    def cancelled(self) -> bool:
+        return self._handler.stream.cancelled
+
+    def peer(self) -> str:
+        return self._handler.stream.peer()
+
+    def watch(self) -> None:
+        """A stream always watches."""
+
+    def answer(self, payload: bytes, headers: Metadata | None = None) -> None:  # noqa: ARG002  (a stream has sent its own)
+        self.answer_bytes = payload
+        self._handler.settled()
+
+    def refuse(self, status: Status) -> None:
+        self.status = status
+        self._handler.settled()
+
+
+class InferStream:
+    """The handler of one stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._lock = threading.Lock()
+        self._waiting: deque[StreamCall] = deque()
+        self._half_closed = False
+        self._paused = False
+        self._status_on_error = any(
+            key == GRPC_ERRORS and value in ("true", b"true") for key, value in stream.metadata
+        )
+
+    def message(self, payload: bytes) -> tuple[Call, bytes]:
+        call = StreamCall(self, payload)
+        with self._lock:
+            self._waiting.append(call)
+            self._paused = len(self._waiting) >= MAX_IN_FLIGHT
+            read_on = not self._paused
+        if read_on:
+            self.stream.read()
+        return call, payload
+
+    def half_closed(self) -> None:
+        with self._lock:
+            self._half_closed = True
+            over = not self._waiting
+        if over:
+            self.stream.end()
+
+    def cancelled(self) -> None:
+        with self._lock:
+            self._waiting.clear()
+
+    def settled(self) -> None:
+        """Sends, in order, every answer at the head of the stream that is there."""
+        end: Status | None = None
+        with self._lock:
+            while self._waiting and end is None:
+                head = self._waiting[0]
+                if head.answer_bytes is not None:
+                    self.stream.send(stream_answer(head.answer_bytes, final=head.final))
+                elif head.status is None:
+                    break
+                elif self._status_on_error:
+                    end = head.status
+                else:
+                    self.stream.send(stream_error(head.status.message, head.id, head.model))
+                self._waiting.popleft()
+            over = self._half_closed and not self._waiting
+            read_on = self._paused and len(self._waiting) < MAX_IN_FLIGHT
+            self._paused = self._paused and not read_on
+        if end is not None or over:
+            self.stream.end(end)
+        elif read_on:
+            self.stream.read()

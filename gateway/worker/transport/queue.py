@@ -1,0 +1,362 @@
+"""The transport on the gRPC C-core's completion queue: the only module that touches grpc's private API.
+
+Each polling thread drains every event that is ready, and hands the requests among them over as one batch. A second
+thread polls while the first is inside a run, which releases the GIL. docs/life-of-a-request.md has the figures.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.rpc import code_pb2
+from grpc._cython import cygrpc
+
+from gateway.errors import Status
+from gateway.worker.transport.interface import (
+    BindError,
+    Metadata,
+    Methods,
+    Ready,
+    StreamHandler,
+    TransportSettings,
+)
+
+log = logging.getLogger(__name__)
+
+POSTED_INFER_CALLS = 512  # ModelInfer calls the C-core may hand over before it is asked for more
+POSTED_OTHER_CALLS = 64
+MAX_DRAINED_EVENTS = 1024  # then what is ready is answered first: bounds the wait of the oldest
+EMPTY_FLAGS = 0
+NOT_FOUND_METHOD = "unknown method %s: see the server's reflection service for those it has"
+NO_MESSAGE = Status(code_pb2.INVALID_ARGUMENT, "the call ended without a request message")
+
+_SENT = object()
+_NEW_INFER = object()
+_NEW_OTHER = object()
+
+REQUIRED = (
+    "Server",
+    "CompletionQueue",
+    "CompletionType",
+    "SendInitialMetadataOperation",
+    "SendMessageOperation",
+    "SendStatusFromServerOperation",
+    "ReceiveMessageOperation",
+    "ReceiveCloseOnServerOperation",
+)
+
+
+def probe() -> str:
+    """Why this grpcio cannot carry the transport; "" if it can."""
+    missing = [name for name in REQUIRED if not hasattr(cygrpc, name)]
+    missing += [
+        f"Server.{name}"
+        for name in ("register_method", "request_registered_call", "request_call", "register_completion_queue")
+        if not hasattr(getattr(cygrpc, "Server", None), name)
+    ]
+    return f"grpcio {grpc.__version__} lacks {', '.join(missing)}" if missing else ""
+
+
+class QueueCall:
+    __slots__ = ("_core", "_watched", "cancelled", "deadline_seconds", "metadata", "method")
+
+    def __init__(self, core: Any, method: str, metadata: Metadata, deadline_seconds: float) -> None:
+        self._core = core
+        self.method = method
+        self.metadata = metadata
+        self.deadline_seconds = deadline_seconds
+        self.cancelled = False
+        self._watched = False
+
+    def peer(self) -> str:
+        return _text(self._core.peer())
+
+    def watch(self) -> None:
+        self._watched = True
+        self._core.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS),), self._on_close)
+
+    def answer(self, payload: bytes, headers: Metadata | None = None) -> None:
+        operations = (
+            cygrpc.SendInitialMetadataOperation(headers, EMPTY_FLAGS),
+            cygrpc.SendMessageOperation(payload, EMPTY_FLAGS),
+            cygrpc.SendStatusFromServerOperation(None, 0, b"", EMPTY_FLAGS),
+        )
+        if not self._watched:
+            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS))
+        self._finish(operations)
+
+    def refuse(self, status: Status) -> None:
+        operations = (
+            cygrpc.SendInitialMetadataOperation(None, EMPTY_FLAGS),
+            cygrpc.SendStatusFromServerOperation(status.trailers, status.code, status.message.encode(), EMPTY_FLAGS),
+        )
+        if not self._watched:
+            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS))
+        self._finish(operations)
+
+    def _finish(self, operations: tuple[Any, ...]) -> None:
+        try:
+            self._core.start_server_batch(operations, _SENT)
+        except Exception:
+            log.exception("a reply could not be handed to the C-core")
+
+    def _on_close(self, event: Any) -> None:
+        self.cancelled = bool(event.batch_operations[0].cancelled())
+
+
+class QueueStream:
+    """At most one read and one send are in flight, as the C-core demands; further answers wait in order."""
+
+    def __init__(self, core: Any, method: str, metadata: Metadata, deadline_seconds: float) -> None:
+        self._core = core
+        self.method = method
+        self.metadata = metadata
+        self.deadline_seconds = deadline_seconds
+        self.cancelled = False
+        self._handler: StreamHandler | None = None
+        self._lock = threading.Lock()
+        self._outgoing: deque[bytes] = deque()
+        self._sending = False
+        self._reading = False
+        self._half_closed = False
+        self._end: Status | None = None
+        self._ended = False
+
+    def peer(self) -> str:
+        return _text(self._core.peer())
+
+    def open(self, handler: StreamHandler) -> None:
+        self._handler = handler
+        self._core.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS),), self._on_close)
+        self._core.start_server_batch((cygrpc.SendInitialMetadataOperation(None, EMPTY_FLAGS),), _SENT)
+        self.read()
+
+    def read(self) -> None:
+        with self._lock:
+            if self._reading or self._half_closed or self._ended or self.cancelled:
+                return
+            self._reading = True
+        self._core.start_server_batch((cygrpc.ReceiveMessageOperation(EMPTY_FLAGS),), self._on_read)
+
+    def send(self, payload: bytes) -> None:
+        with self._lock:
+            if self._ended or self.cancelled or self._end is not None:
+                return
+            if self._sending:
+                self._outgoing.append(payload)
+                return
+            self._sending = True
+        self._send(payload)
+
+    def end(self, status: Status | None = None) -> None:
+        status = status or Status(0, "")
+        with self._lock:
+            if self._ended or self._end is not None:
+                return
+            self._end = status
+            if self._sending:
+                return
+            self._ended = True
+        self._send_status(status)
+
+    def _send(self, payload: bytes) -> None:
+        self._core.start_server_batch((cygrpc.SendMessageOperation(payload, EMPTY_FLAGS),), self._on_sent)
+
+    def _send_status(self, status: Status) -> None:
+        operation = cygrpc.SendStatusFromServerOperation(
+            status.trailers, status.code, status.message.encode(), EMPTY_FLAGS
+        )
+        self._core.start_server_batch((operation,), _SENT)
+
+    def _on_read(self, event: Any) -> tuple[Any, bytes] | None:
+        payload = event.batch_operations[0].message()
+        with self._lock:
+            self._reading = False
+            self._half_closed = payload is None
+        if self._handler is None:
+            return None
+        if payload is None:
+            self._handler.half_closed()
+            return None
+        return self._handler.message(payload)
+
+    def _on_sent(self, event: Any) -> None:
+        with self._lock:
+            if not event.success:
+                self._outgoing.clear()
+            if self._outgoing:
+                payload, status = self._outgoing.popleft(), None
+            else:
+                self._sending = False
+                payload, status = None, self._end
+                if status is None or self._ended:
+                    return
+                self._ended = True
+        if payload is not None:
+            self._send(payload)
+        elif status is not None:
+            self._send_status(status)
+
+    def _on_close(self, event: Any) -> None:
+        if not event.batch_operations[0].cancelled():
+            return
+        with self._lock:
+            self.cancelled = True
+            self._outgoing.clear()
+            ended, self._ended = self._ended, True
+        if self._handler is not None:
+            self._handler.cancelled()
+        if not ended:
+            self._send_status(Status(code_pb2.CANCELLED, "cancelled"))
+
+
+class QueueTransport:
+    name = "queue"
+
+    def __init__(self, settings: TransportSettings) -> None:
+        self._settings = settings
+        self._queue = cygrpc.CompletionQueue()
+        self._server = cygrpc.Server(settings.channel_arguments(), False)
+        self._server.register_completion_queue(self._queue)
+        self._threads: list[threading.Thread] = []
+        self._stopped = threading.Event()
+        self._stopping = False
+
+    def start(self, methods: Methods) -> int:
+        """Raises BindError."""
+        self._methods = methods
+        self._server.register_method(methods.infer_path)
+        port = self._listen()
+        self._server.start()
+        for _ in range(POSTED_INFER_CALLS):
+            self._server.request_registered_call(self._queue, self._queue, methods.infer_path, _NEW_INFER)
+        for _ in range(POSTED_OTHER_CALLS):
+            self._server.request_call(self._queue, self._queue, _NEW_OTHER)
+        for index in range(self._settings.threads):
+            thread = threading.Thread(target=self._poll, name=f"poll #{index}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return port
+
+    def stop(self, grace_seconds: float) -> bool:
+        """False if calls had to be cancelled at the end of the grace."""
+        self._stopping = True
+        self._server.shutdown(self._queue, self._on_shutdown)
+        in_time = self._stopped.wait(grace_seconds)
+        if not in_time:
+            self._server.cancel_all_calls()
+            self._stopped.wait(5.0)
+        self._queue.shutdown()
+        for thread in self._threads:
+            thread.join(timeout=5.0)
+        return in_time
+
+    def _listen(self) -> int:
+        tls = self._settings.tls
+        address = self._settings.address.encode()
+        try:
+            if tls is None:
+                port = self._server.add_http2_port(address)
+            else:
+                credentials = grpc.ssl_server_credentials(
+                    [(tls.key, tls.certificate)], tls.client_ca, require_client_auth=tls.client_ca is not None
+                )
+                port = self._server.add_http2_port(address, credentials._credentials)  # noqa: SLF001  (see module)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise BindError(f"cannot listen on {self._settings.address}: in use, not an address of this host, or TLS")
+        return int(port)
+
+    def _on_shutdown(self, _event: Any) -> None:
+        self._stopped.set()
+
+    def _poll(self) -> None:
+        poll = self._queue.poll
+        take = self._take
+        infer = self._methods.infer
+        while True:
+            event = poll()
+            if event.tag is None and event.completion_type == cygrpc.CompletionType.queue_shutdown:
+                return
+            ready: Ready = []
+            for _ in range(MAX_DRAINED_EVENTS):
+                if event.tag is None:  # nothing more is ready
+                    break
+                try:
+                    take(event, ready)
+                except Exception:
+                    log.exception("an event of the completion queue could not be handled")
+                event = poll(0.0)
+            else:
+                if event.tag is not None:
+                    take(event, ready)
+            if ready:
+                try:
+                    infer(ready)
+                except Exception:
+                    log.exception("a batch of requests could not be handled")
+
+    def _take(self, event: Any, ready: Ready) -> None:
+        tag = event.tag
+        if tag is _SENT:
+            return
+        if type(tag) is QueueCall:
+            payload = event.batch_operations[0].message()
+            if payload is None:
+                tag.refuse(NO_MESSAGE)
+            elif tag.method is self._methods.infer_path:
+                ready.append((tag, payload))
+            else:
+                self._methods.unary[tag.method](tag, payload)
+        elif tag is _NEW_INFER:
+            if event.success:
+                if not self._stopping:
+                    self._post_infer()
+                details = event.call_details
+                call = QueueCall(event.call, self._methods.infer_path, event.invocation_metadata, details.deadline)
+                event.call.start_server_batch((cygrpc.ReceiveMessageOperation(EMPTY_FLAGS),), call)
+        elif tag is _NEW_OTHER:
+            if event.success:
+                self._open(event)
+        else:
+            request = tag(event)
+            if request is not None:
+                ready.append(request)
+
+    def _post_infer(self) -> None:
+        try:
+            self._server.request_registered_call(self._queue, self._queue, self._methods.infer_path, _NEW_INFER)
+        except ValueError:  # the server began to shut down in this moment
+            if not self._stopping:
+                raise
+
+    def _open(self, event: Any) -> None:
+        if not self._stopping:
+            try:
+                self._server.request_call(self._queue, self._queue, _NEW_OTHER)
+            except ValueError:
+                if not self._stopping:
+                    raise
+        details = event.call_details
+        method = _text(details.method)
+        if method in self._methods.unary:
+            call = QueueCall(event.call, method, event.invocation_metadata, details.deadline)
+            event.call.start_server_batch((cygrpc.ReceiveMessageOperation(EMPTY_FLAGS),), call)
+            return
+        make_handler: Callable[[Any], StreamHandler] | None = self._methods.streams.get(method)
+        if make_handler is None:
+            call = QueueCall(event.call, method, event.invocation_metadata, details.deadline)
+            call.refuse(Status(code_pb2.UNIMPLEMENTED, NOT_FOUND_METHOD % method[:200]))
+            return
+        stream = QueueStream(event.call, method, event.invocation_metadata, details.deadline)
+        stream.open(make_handler(stream))
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
