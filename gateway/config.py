@@ -68,7 +68,9 @@ class Limits(_Section):
     max_connection_age_seconds: float = Field(
         0, ge=0, le=86_400, description="After it a client is asked to connect anew, which spreads load; 0: never."
     )
-    max_connection_idle_seconds: float = Field(0, ge=0, le=86_400, description="Idle connections end after it; 0: never.")
+    max_connection_idle_seconds: float = Field(
+        0, ge=0, le=86_400, description="Idle connections end after it; 0: never."
+    )
 
 
 class Drain(_Section):
@@ -120,10 +122,10 @@ class Config(_Section):
     admin_token_file: Path | None = Field(None, description="File whose first line is the admin API's bearer token.")
     tls: TlsFiles | None = Field(None, description="TLS of the data port.")
     admin_tls: TlsFiles | None = Field(None, description="TLS of the admin port.")
-    limits: Limits = Field(default_factory=Limits, description="Bounds per worker.")
-    drain: Drain = Field(default_factory=Drain, description="How SIGTERM ends the gateway.")
-    repository: RepositorySettings = Field(default_factory=RepositorySettings, description="Reading model directories.")
-    restart: Restart = Field(default_factory=Restart, description="Restarting crashed processes.")
+    limits: Limits = Field(Limits(), description="Bounds per worker.")
+    drain: Drain = Field(Drain(), description="How SIGTERM ends the gateway.")
+    repository: RepositorySettings = Field(RepositorySettings(), description="Reading model directories.")
+    restart: Restart = Field(Restart(), description="Restarting crashed processes.")
     threads: int = Field(2, ge=1, le=64, description="Receiving threads per worker; more than 2 rarely helps.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe log shown.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text at a terminal, else JSON.")

@@ -35,7 +35,7 @@ class VersionOrder(_Message):
 
 
 class ModelOrder(_Message):
-    """`serve`: route to these. `prepare`: load, do not route. `unavailable`: known versions that are not to be loaded."""
+    """`serve`: route to these. `prepare`: load, do not route. `unavailable`: known versions not to be loaded."""
 
     model: str
     serve: tuple[VersionOrder, ...] = ()

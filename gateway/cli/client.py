@@ -13,11 +13,12 @@ from gateway.cli.failure import FAILED, UNREACHABLE, Failure
 from gateway.cli.options import ADMIN_VARIABLE, Peer
 from gateway.cli.text import one_line
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines would stand around the one line that says what failed
+# Read once, when grpc is imported; its log lines would stand around the one line that says what failed.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-import grpc  # noqa: E402  (reads GRPC_VERBOSITY once, when it is imported)
+import grpc
 
-from gateway.wire.pb.driftgate.admin.v1.admin_pb2_grpc import AdminStub  # noqa: E402
+from gateway.wire.pb.driftgate.admin.v1.admin_pb2_grpc import AdminStub
 
 STATUS_DETAILS = "grpc-status-details-bin"
 """The gateway puts it beside every error it answers; an error without it was made on the way."""
@@ -75,7 +76,7 @@ def user_name() -> str:
 
 def _failure(error: grpc.RpcError, peer: Peer) -> Failure:
     code, details = error.code(), one_line(error.details() or "")
-    from_gateway = any(key == STATUS_DETAILS for key, _ in error.trailing_metadata() or ())
+    from_gateway = any(item.key == STATUS_DETAILS for item in error.trailing_metadata() or ())
     if code is grpc.StatusCode.UNAVAILABLE and not from_gateway:
         cause = details.rpartition("last error: ")[2]
         return Failure(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC
-from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
 NOTHING = "-"
 SHORT_DIGEST_DIGITS = 12
@@ -37,29 +41,20 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest} s"
 
 
-def duration(message: Any) -> str:
-    """Of a google.protobuf.Duration."""
+def duration(message: Duration) -> str:
     return seconds(message.ToNanoseconds() / 1e9)
 
 
-def moment(timestamp: Any, timespec: str = "seconds") -> str:
-    """Of a google.protobuf.Timestamp: UTC, ISO 8601."""
+def moment(timestamp: Timestamp, timespec: str = "seconds") -> str:
+    """UTC, ISO 8601."""
     return timestamp.ToDatetime(tzinfo=UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def short_digest(digest: str) -> str:
-    """"sha256:<64 digits>" → the first 12 digits."""
+    """Of "sha256:<64 digits>" the first 12 digits."""
     return one_line(digest.rpartition(":")[2][:SHORT_DIGEST_DIGITS]) or NOTHING
 
 
-def signature(tensors: Iterable[Any]) -> str:
-    """`X FP32[-1,30], y INT64[]` of driftgate.admin.v1.Tensor messages."""
+def signature(tensors: Iterable[pb.Tensor]) -> str:
+    """`X FP32[-1,30], y INT64[]`; a scalar has no axes."""
     return ", ".join(f"{one_line(t.name)} {one_line(t.datatype)}[{','.join(map(str, t.shape))}]" for t in tensors)
-
-
-def state_name(state: int) -> str:
-    """AVAILABLE → "available"; a state this client does not know yet → its number."""
-    from gateway.wire.pb.driftgate.admin.v1.admin_pb2 import VersionState
-
-    name = VersionState.Name(state) if state in VersionState.values() else f"state {state}"  # type: ignore[arg-type]
-    return name.removeprefix("VERSION_STATE_").replace("_", " ").lower()

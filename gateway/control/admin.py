@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -63,11 +63,11 @@ class AdminServer:
 
     async def start(self, address: str) -> None:
         guard = functools.partial(_guarded, self._config, self._token)
-        admin_pb2_grpc.add_AdminServicer_to_server(_Guard(self._service, guard), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        admin_pb2_grpc.add_AdminServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+            _Guard(self._service, guard), self._server
         )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         if self._config.admin_tls is None:
             self._server.add_insecure_port(address)
         else:
@@ -152,7 +152,9 @@ class AdminService:
 
     async def UnloadModel(self, request: pb.UnloadModelRequest, actor: Actor) -> pb.ChangeResponse:
         if request.version < 0:
-            raise InvalidRequest(f"expected a version of 1 or more, or 0 for all, got {request.version}", field="version")
+            raise InvalidRequest(
+                f"expected a version of 1 or more, or 0 for all, got {request.version}", field="version"
+            )
         outcome = await self._changes.unload(_name(request.model), request.version, actor)
         return self._changed(request.model, outcome)
 
@@ -230,9 +232,9 @@ def _unary(name: str, method: Callable[[Any, Actor], Awaitable[M]], guard: Calla
             if hasattr(request, "reason"):
                 actor = Actor(actor.name, actor.peer, request.reason[:MAX_TEXT])
             return await method(request, actor)
-        except Exception as error:  # noqa: BLE001  (becomes the call's status)
+        except Exception as error:
             status = status_of(error, name)
-        await _abort(context, status)
+        return await _abort(context, status)
 
     return call
 
@@ -242,7 +244,7 @@ def _stream(name: str, method: Callable[[Any, Actor], AsyncIterator[M]], guard: 
         try:
             async for response in method(request, guard(name, context)):
                 yield response
-        except Exception as error:  # noqa: BLE001  (becomes the call's status)
+        except Exception as error:
             status = status_of(error, name)
         else:
             return
@@ -251,8 +253,9 @@ def _stream(name: str, method: Callable[[Any, Actor], AsyncIterator[M]], guard: 
     return call
 
 
-async def _abort(context: Any, status: Status) -> None:
+async def _abort(context: Any, status: Status) -> NoReturn:
     await context.abort(CODES[status.code], status.message, trailing_metadata=status.trailers)
+    raise RuntimeError("abort returned")
 
 
 def _guarded(config: Config, token: str, verb: str, context: Any) -> Actor:
@@ -376,4 +379,3 @@ def _duration(seconds: float) -> Duration:
     duration = Duration()
     duration.FromNanoseconds(int(seconds * 1e9))
     return duration
-

@@ -216,7 +216,9 @@ class Changes:
             log.info("%s %s by %s done in %.3f s: %s", action, model, actor.name, seconds, _describe(after))
             return Outcome(changed=True, audit_id=record, seconds=seconds)
 
-    async def _load(self, model: str, wanted: Sequence[int], *, force: bool) -> tuple[DesiredModel, DesiredModel | None]:
+    async def _load(
+        self, model: str, wanted: Sequence[int], *, force: bool
+    ) -> tuple[DesiredModel, DesiredModel | None]:
         entry = self.scan.models.get(model)
         if entry is None:
             raise self._not_in_repository(model)
@@ -224,9 +226,11 @@ class Changes:
             raise LoadError("\n".join(entry.problems))
         before = self.desired.get(model)
         keep = self._keep(before, entry)
-        for version in wanted:
-            if version in entry.incomplete:
-                raise IncompleteVersion(f"version {version} of model {model!r} is incomplete: {entry.incomplete[version]}")
+        for number in wanted:
+            if number in entry.incomplete:
+                raise IncompleteVersion(
+                    f"version {number} of model {model!r} is incomplete: {entry.incomplete[number]}"
+                )
         versions = choose_versions(model, entry.versions, entry.manifest, wanted, keep)
         candidates = {v: await self._candidate(entry, before, v) for v in versions}
         loaded_with = {v: c.manifest for (v, _), c in self._candidates[model].items()}
@@ -244,8 +248,8 @@ class Changes:
         await self._prepare_on_workers(
             model, [(version, candidates[version.version]) for version in chosen if version not in serving]
         )
-        for version in chosen:
-            self._candidates[model][version.version, version.digest] = candidates[version.version]
+        for one in chosen:
+            self._candidates[model][one.version, one.digest] = candidates[one.version]
         return after, before
 
     async def _prepare_on_workers(self, model: str, new: list[tuple[DesiredVersion, Candidate]]) -> None:
@@ -263,8 +267,10 @@ class Changes:
             states = [[_state(worker.reports.get(key)) for key in keys] for worker in workers]
             if any(VersionState.FAILED.name in row for row in states):
                 return True
-            return bool(states) and self.fleet.all_at(revision) and all(
-                state == VersionState.AVAILABLE.name for row in states for state in row
+            return (
+                bool(states)
+                and self.fleet.all_at(revision)
+                and all(state == VersionState.AVAILABLE.name for row in states for state in row)
             )
 
         in_time = await self.fleet.until(decided, LOAD_SECONDS)
@@ -325,7 +331,9 @@ class Changes:
 
     async def _load_at_start(self, model: str) -> None:
         try:
-            await self._transact("load", model, 0, replace(SYSTEM, reason="first start"), lambda: self._load(model, (), force=False))
+            await self._transact(
+                "load", model, 0, replace(SYSTEM, reason="first start"), lambda: self._load(model, (), force=False)
+            )
         except ServingError as error:
             self._failures[model][0] = error.message
 
@@ -344,7 +352,7 @@ class Changes:
         return Candidate(artifact, manifest_document(entry.manifest))
 
     async def _find_files(self, model: DesiredModel) -> None:
-        """For each served version: from the cache, by digest; else from the repository, if it still has that content."""
+        """From the cache, by digest; else from the repository, if it still holds that content."""
         entry = self.scan.models.get(model.name)
         manifest = manifest_document(entry.manifest if entry is not None and not entry.problems else Manifest())
         for version in model.versions if model.served else ():

@@ -99,9 +99,7 @@ def with_default(model: DesiredModel, target: str) -> DesiredModel:
         _require_served(model, int(target))
         target = str(int(target))
     elif target and target not in model.labels:
-        raise NotFound(
-            f"model {model.name!r} has no label {target[:100]!r}; it has {_listed(sorted(model.labels))}"
-        )
+        raise NotFound(f"model {model.name!r} has no label {target[:100]!r}; it has {_listed(sorted(model.labels))}")
     return replace(model, default_target=target)
 
 

@@ -59,7 +59,7 @@ class Control:
         self._ending = asyncio.Event()
 
     def not_ready_because(self) -> str:
-        """"" when clients can be served: every worker has come up once, and one is up now."""
+        """Nothing ("") when clients can be served: every worker has come up once, and one is up now."""
         if self._ending.is_set():
             return "shutting down"
         if not self._started:
@@ -137,7 +137,7 @@ class Control:
                 await self._changes.rescan()
                 rows = index_rows(self._changes, self._fleet, ready_only=request.ready_only)
                 return Answer(id=request.id, body={"models": rows})
-        except Exception as error:  # noqa: BLE001  (becomes the client's status)
+        except Exception as error:
             status = status_of(error, request.verb)
             return Answer(id=request.id, code=status.code, message=status.message)
         return Answer(id=request.id)

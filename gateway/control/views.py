@@ -131,9 +131,13 @@ def index_rows(changes: Changes, fleet: Fleet, *, ready_only: bool) -> list[dict
         for version in model.versions:
             state = INDEX_STATES.get(version.state, "UNAVAILABLE")
             if state == "READY" or not ready_only:
-                rows.append({"name": model.name, "version": str(version.version), "state": state, "reason": version.reason})
+                rows.append(
+                    {"name": model.name, "version": str(version.version), "state": state, "reason": version.reason}
+                )
         if not model.versions and not ready_only:
-            rows.append({"name": model.name, "version": "", "state": "UNAVAILABLE", "reason": "; ".join(model.problems)})
+            rows.append(
+                {"name": model.name, "version": "", "state": "UNAVAILABLE", "reason": "; ".join(model.problems)}
+            )
     return rows
 
 

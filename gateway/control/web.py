@@ -51,7 +51,12 @@ class WebServer:
             ]
         )
         config = uvicorn.Config(
-            application, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=2
+            application,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)
         self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # control has its own

@@ -7,6 +7,7 @@ statistics pages, and the socket between workers and control.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import selectors
@@ -27,6 +28,7 @@ from runtime.shm.tally import Tally, create_tally
 
 log = logging.getLogger(__name__)
 
+ENDPOINTS_FILE = "endpoints.json"
 KILL_AFTER_SECONDS = 15.0  # beyond the drain's own time
 
 
@@ -56,6 +58,7 @@ class Supervisor:
     def run(self) -> int:
         """0 after a clean end; 1 if a child could not be kept alive, or had to be killed."""
         self._watch_signals()
+        endpoints = self._publish_endpoints()
         for child in (self._control, *self._workers):
             self._start(child)
         log.info(
@@ -68,7 +71,19 @@ class Supervisor:
             for child in self._children():
                 if child.restart_at is not None and time.monotonic() >= child.restart_at:
                     self._start(child)
-        return self._end()
+        status = self._end()
+        endpoints.unlink(missing_ok=True)
+        return status
+
+    def _publish_endpoints(self) -> Path:
+        """Where this gateway listens, for scripts: ports that were given as 0 are known only now."""
+        file = self._config.state_folder() / ENDPOINTS_FILE
+        addresses = {"grpc": self.grpc.address, "http": self.http.address, "admin": self.admin.address}
+        text = json.dumps({"pid": os.getpid(), **addresses})
+        partial = file.with_suffix(".tmp")
+        partial.write_text(text)
+        partial.replace(file)
+        return file
 
     def _children(self) -> list[Child]:
         return [self._control, *self._workers]

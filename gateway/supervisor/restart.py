@@ -1,4 +1,4 @@
-"""When a process that ended is started again: pure. Backoff doubles with each end and is forgotten in a quiet minute."""
+"""When a process that ended is started again: pure. Backoff doubles with each end; a quiet minute forgets it."""
 
 from __future__ import annotations
 

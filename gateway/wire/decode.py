@@ -179,9 +179,7 @@ def decode_strings(name: str, raw: bytes, elements: int) -> list[str]:
         strings.append(_utf8(name, index, raw[offset : offset + length]))
         offset += length
     if offset != end:
-        raise InvalidRequest(
-            f"input {name!r}: {end - offset} bytes are left after its {elements} elements", field=name
-        )
+        raise InvalidRequest(f"input {name!r}: {end - offset} bytes are left after its {elements} elements", field=name)
     return strings
 
 
@@ -219,8 +217,7 @@ def _typed_contents(
     for field, _ in contents.ListFields():
         if field.name != datatype.contents:
             raise InvalidRequest(
-                f"input {spec.name!r} is {datatype.name}: expected its values in {datatype.contents}, "
-                f"got {field.name}",
+                f"input {spec.name!r} is {datatype.name}: expected its values in {datatype.contents}, got {field.name}",
                 field=spec.name,
             )
     values = getattr(contents, datatype.contents)

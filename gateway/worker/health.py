@@ -12,10 +12,9 @@ from gateway.errors import status_of
 from gateway.worker.transport.interface import Call, Stream
 from runtime.errors import InvalidRequest, NotFound, Overloaded
 
-Serving = health_pb2.HealthCheckResponse.ServingStatus
-SERVING: Serving = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING: Serving = health_pb2.HealthCheckResponse.NOT_SERVING
-SERVICE_UNKNOWN: Serving = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+SERVING: int = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
@@ -27,7 +26,7 @@ class Health:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._statuses: dict[str, Serving] = {"": NOT_SERVING}
+        self._statuses: dict[str, int] = {"": NOT_SERVING}
         self._watches: set[Watch] = set()
 
     def set_all(self, statuses: Mapping[str, bool]) -> None:
@@ -37,7 +36,7 @@ class Health:
         for watch in watches:
             watch.tell()
 
-    def status(self, service: str) -> Serving:
+    def status(self, service: str) -> int:
         return self._statuses.get(service, SERVICE_UNKNOWN)
 
     def check(self, call: Call, payload: bytes) -> None:
@@ -45,8 +44,8 @@ class Health:
             service = _service(payload)
             status = self.status(service)
             if status == SERVICE_UNKNOWN:
-                raise NotFound(f"no service or model {service[:200]!r} here")  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001  (becomes the call's status)
+                raise NotFound(f"no service or model {service[:200]!r} here")
+        except Exception as error:
             call.refuse(status_of(error, CHECK))
             return
         call.answer(health_pb2.HealthCheckResponse(status=status).SerializeToString())
@@ -81,15 +80,15 @@ class Watch:
         self._health = health
         self.stream = stream
         self._service: str | None = None
-        self._told: Serving | None = None
+        self._told: int | None = None
         self._lock = threading.Lock()
 
     def message(self, payload: bytes) -> None:
         try:
             self._service = _service(payload)
             if not self._health.add(self):
-                raise Overloaded(f"{MAX_WATCHES} health watches are open, the limit", retry_after_seconds=1.0)  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001  (becomes the call's status)
+                raise Overloaded(f"{MAX_WATCHES} health watches are open, the limit", retry_after_seconds=1.0)
+        except Exception as error:
             self.stream.end(status_of(error, WATCH))
             return
         self.tell()

@@ -113,7 +113,7 @@ class InferenceService:
         try:
             request = _parse(pb.RepositoryIndexRequest, payload)
             self._ask(call, "index", reply, ready_only=request.ready)
-        except Exception as error:  # noqa: BLE001  (becomes the call's status)
+        except Exception as error:
             call.refuse(status_of(error, call.method))
 
     def _load(self, call: Call, payload: bytes) -> None:
@@ -128,13 +128,13 @@ class InferenceService:
             actor = access.require(verb, self._control_policy, call.peer(), call.metadata, self._token)
             for name in request.parameters:
                 if name != "unload_dependents":  # there are no ensembles, so no dependents
-                    raise InvalidRequest(  # noqa: TRY301
+                    raise InvalidRequest(
                         f"parameter {name[:100]!r} is not supported: models come from the repository and are "
                         "configured by their model.yaml",
                         field=name[:100],
                     )
             self._ask(call, verb, lambda _: done, model=request.model_name, actor=actor, peer=call.peer())
-        except Exception as error:  # noqa: BLE001  (becomes the call's status)
+        except Exception as error:
             call.refuse(status_of(error, call.method))
 
     def _ask(self, call: Call, verb: str, reply: Callable[[Answer], Message], **fields: Any) -> None:
@@ -150,13 +150,11 @@ class InferenceService:
             raise NotReady("the control process is restarting: predictions go on, try this again in a moment")
 
 
-def _answering(
-    name: str, kind: type[Message], answer: Callable[[Any], Message]
-) -> Callable[[Call, bytes], None]:
+def _answering(name: str, kind: type[Message], answer: Callable[[Any], Message]) -> Callable[[Call, bytes], None]:
     def handle(call: Call, payload: bytes) -> None:
         try:
             response = answer(_parse(kind, payload)).SerializeToString()
-        except Exception as error:  # noqa: BLE001  (becomes the call's status)
+        except Exception as error:
             call.refuse(status_of(error, name))
         else:
             call.answer(response)
@@ -194,7 +192,9 @@ def model_config(target: Target) -> mc.ModelConfig:
             for spec in version.signature.outputs
         ],
         instance_group=[
-            mc.ModelInstanceGroup(name=version.model, kind=mc.ModelInstanceGroup.KIND_CPU, count=version.manifest.instances)
+            mc.ModelInstanceGroup(
+                name=version.model, kind=mc.ModelInstanceGroup.KIND_CPU, count=version.manifest.instances
+            )
         ],
     )
     if version.max_rows:

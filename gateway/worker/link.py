@@ -5,6 +5,7 @@ Nothing on the request path waits for it. While control is away the worker serve
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import queue
@@ -147,10 +148,8 @@ class Link:
             connection, self._connection = self._connection, None
             waiting, self._waiting = self._waiting, {}
         if connection is not None:
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             connection.close()
         for on_answer in waiting.values():
             on_answer(None)

@@ -91,7 +91,11 @@ class Worker:
             self._health.end_watches()
             in_time = self._transport.stop(drain.grace_seconds)
             if not in_time:
-                log.warning("worker %d ended with requests in flight: the grace of %g s passed", self._index, drain.grace_seconds)
+                log.warning(
+                    "worker %d ended with requests in flight: the grace of %g s passed",
+                    self._index,
+                    drain.grace_seconds,
+                )
         self._link.stop()
         self._manager.stop()
         log.info("worker %d has ended", self._index)
@@ -135,9 +139,7 @@ class Worker:
         self._health.set_all(health_statuses(table, ready=self._listening and not self._draining))
 
     def _tell(self) -> None:
-        self._health.set_all(
-            health_statuses(self._pipeline.table, ready=self._listening and not self._draining)
-        )
+        self._health.set_all(health_statuses(self._pipeline.table, ready=self._listening and not self._draining))
         self._link.report(self._progress())
 
     def _greet(self) -> list[BaseModel]:

@@ -51,7 +51,7 @@ class Pipeline:
             call, payload = item
             try:
                 target, request = self._decode(call, payload)
-            except Exception as error:  # noqa: BLE001  (whatever a client sends, it gets a status and nobody else does)
+            except Exception as error:
                 self._refuse(call, error)
                 continue
             request.owner = call
@@ -135,9 +135,9 @@ class Pipeline:
             (target, (requests, items)), *others = regrouped.items()
             for other, (other_requests, other_items) in others:
                 self._submit(other, other_requests, other_items)
-        error = RuntimeError(f"{target!r} was retired {ROUTE_TRIES} times between look-up and lease")
+        unrouted = RuntimeError(f"{target!r} was retired {ROUTE_TRIES} times between look-up and lease")
         for request in requests:
-            self._refuse(request.owner, error)
+            self._refuse(request.owner, unrouted)
 
     def _refuse(self, call: Call, error: Exception) -> None:
         call.refuse(status_of(error, "ModelInfer"))

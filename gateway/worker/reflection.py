@@ -41,7 +41,7 @@ class ReflectionStream:
         except DecodeError:
             error = InvalidRequest("the bytes received are not a ServerReflectionRequest")
             self._stream.end(status_of(error, self._stream.method))
-        except Exception as error:  # noqa: BLE001  (becomes the stream's status)
+        except Exception as error:
             self._stream.end(status_of(error, self._stream.method))
         else:
             self._stream.read()

@@ -70,11 +70,9 @@ class InferStream:
         self._waiting: deque[StreamCall] = deque()
         self._half_closed = False
         self._paused = False
-        self._status_on_error = any(
-            key == GRPC_ERRORS and value in ("true", b"true") for key, value in stream.metadata
-        )
+        self._status_on_error = any(key == GRPC_ERRORS and value in ("true", b"true") for key, value in stream.metadata)
 
-    def message(self, payload: bytes) -> tuple[Call, bytes]:
+    def message(self, payload: bytes) -> tuple[Call, bytes] | None:
         call = StreamCall(self, payload)
         with self._lock:
             self._waiting.append(call)

@@ -56,7 +56,7 @@ class Target:
     def answered(self, requests: Sequence[Request], answers: Sequence[npt.NDArray[Any]], times: RunTimes) -> None:
         try:
             responses = self._encoder.encode(requests, answers)
-        except Exception as error:  # noqa: BLE001  (each request gets an answer, whatever the model put out)
+        except Exception as error:
             self._refuse_all(requests, status_of(error, self.version.name))
             return
         headers = self._headers

@@ -90,7 +90,9 @@ class Session:
             raise RunError("model failed", detail=str(error)) from None
         return answers
 
-    def _run_by_value(self, feeds: Mapping[str, Array], names: list[str], options: ort.RunOptions | None) -> list[Array]:
+    def _run_by_value(
+        self, feeds: Mapping[str, Array], names: list[str], options: ort.RunOptions | None
+    ) -> list[Array]:
         """For BF16, which ONNX Runtime takes from Python only as OrtValue and gives back only by address."""
         values = {
             spec.name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(

@@ -50,9 +50,7 @@ def warm_up(session: Session, folder: Path, settings: WarmupSettings, configured
         timer.cancel()
 
 
-def _warm_up(
-    session: Session, folder: Path, settings: WarmupSettings, configured: int | None, stop: RunStop
-) -> WarmUp:
+def _warm_up(session: Session, folder: Path, settings: WarmupSettings, configured: int | None, stop: RunStop) -> WarmUp:
     warnings: list[str] = []
     signature = session.signature
     if configured and not batch_axis(signature):
@@ -133,9 +131,7 @@ def _values(spec: TensorSpec, shape: tuple[int, ...], kind: str, random: np.rand
     return np.full(shape, kind == "ones", dtype)
 
 
-def _first_that_runs(
-    session: Session, file: Path, settings: WarmupSettings, stop: RunStop
-) -> tuple[Feeds | None, str]:
+def _first_that_runs(session: Session, file: Path, settings: WarmupSettings, stop: RunStop) -> tuple[Feeds | None, str]:
     if file.is_file():
         feeds = _read_file(file, session.signature)
         _run(session, feeds, stop)
@@ -188,7 +184,9 @@ def _run(session: Session, feeds: Feeds, stop: RunStop) -> list[Array]:
         return session.run(feeds, None, stop)
     except RunError as error:
         _raise_if_stopped(stop)
-        raise LoadError(f"the model fails in warm-up: {error.detail.splitlines()[0][:300]}", detail=error.detail) from None
+        raise LoadError(
+            f"the model fails in warm-up: {error.detail.splitlines()[0][:300]}", detail=error.detail
+        ) from None
 
 
 def _raise_if_stopped(stop: RunStop) -> None:

@@ -183,10 +183,10 @@ class RemoteSource:
             fs.invalidate_cache()
             items = fs.ls(full, detail=True)
             if len(items) == 1 and items[0]["name"] == full and items[0].get("type") == "file":
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))  # noqa: TRY301 - as a local one
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         except FileNotFoundError:
             return None
-        except Exception as error:  # noqa: BLE001 - every store raises its own, and this is where they stop
+        except Exception as error:  # every store raises its own, and this is where they stop
             if isinstance(error, NotADirectoryError) and path:
                 return None
             self._unavailable(path, error)
@@ -211,7 +211,7 @@ class RemoteSource:
                 return bytes(file.read(limit_bytes))
         except FileNotFoundError:
             return None
-        except Exception as error:  # noqa: BLE001 - as in listing
+        except Exception as error:
             self._unavailable(path, error)
 
     def chunks(self, path: str) -> Iterator[bytes]:
@@ -222,7 +222,7 @@ class RemoteSource:
                     yield chunk
         except FileNotFoundError:
             raise _vanished(path) from None
-        except Exception as error:  # noqa: BLE001 - as in listing
+        except Exception as error:
             self._unavailable(path, error)
 
     def contains(self, folder: str, path: str) -> bool:

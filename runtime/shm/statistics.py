@@ -3,7 +3,7 @@
     header, 64 bytes                              slot, SLOT_BYTES each
     ┌──────────┬───────────────┬────────────┐     ┌──────────┬─────────────┬─────────┬──────────┬───────────────┐
     │ magic 8s │ layout u32    │ slots u32  │     │ seq u64  │ model 128s  │ version │ counters │ batch sizes   │
-    ├──────────┴────┬──────────┴────────────┤     │          │ utf-8, NULs │ i64     │ 12 × u64 │ 32 × 5 × u64  │
+    ├──────────┴────┬──────────┴────────────┤     │          │ utf-8, NULs │ i64     │ 12 u64   │ 32 of 5 u64   │
     │ in flight u64 │ lost versions u64     │     └──────────┴─────────────┴─────────┴──────────┴───────────────┘
     └───────────────┴───────────────────────┘
 Little-endian. `seq` is odd while the slot is written; a reader copies until it sees the same even number before and
@@ -155,7 +155,15 @@ class SlotWriter:
         self._rows = {rows: position for position, rows in enumerate(counts.batches)}
 
     def add_run(
-        self, requests: int, rows: int, total_ns: int, queue_ns: int, input_ns: int, run_ns: int, output_ns: int, now_ms: int
+        self,
+        requests: int,
+        rows: int,
+        total_ns: int,
+        queue_ns: int,
+        input_ns: int,
+        run_ns: int,
+        output_ns: int,
+        now_ms: int,
     ) -> None:
         """One run that answered `requests`; `total_ns` and `queue_ns` are sums over them."""
         with self._lock:
@@ -191,7 +199,10 @@ class SlotWriter:
     def publish(self) -> None:
         with self._lock:
             IDENTITY.pack_into(
-                self._buffer, self._offset + IDENTITY_OFFSET, self._counts.model.encode()[:MODEL_BYTES], self._counts.version
+                self._buffer,
+                self._offset + IDENTITY_OFFSET,
+                self._counts.model.encode()[:MODEL_BYTES],
+                self._counts.version,
             )
             self._write(-1, ())
 

@@ -1,8 +1,8 @@
 """A row of counters that one process writes and others read.
 
-    ┌──────────┬────────────┬───────────┬─────────────┐
-    │ magic 8s │ layout u32 │ count u32 │ count × u64 │   little-endian; each counter is written whole
-    └──────────┴────────────┴───────────┴─────────────┘
+┌──────────┬────────────┬───────────┬─────────────┐
+│ magic 8s │ layout u32 │ count u32 │ count of u64│   little-endian; each counter is written whole
+└──────────┴────────────┴───────────┴─────────────┘
 """
 
 from __future__ import annotations

@@ -149,9 +149,7 @@ class VersionManager:
             self._instances[target.key] = instance
         self._advance(instance, Event.LOAD)
         try:
-            loaded = load_version(
-                target.artifact, target.manifest, lambda: self._advance(instance, Event.LOADED)
-            )
+            loaded = load_version(target.artifact, target.manifest, lambda: self._advance(instance, Event.LOADED))
             loaded.start(self._make_delivery(target.key, loaded))
         except ServingError as error:
             log.warning("%s/%s: %s %s", target.key.model, target.key.version, error.message, error.detail)

@@ -86,9 +86,8 @@ def load_version(artifact: Artifact, manifest: Manifest, on_loaded: Callable[[],
 
 
 def resident_bytes() -> int:
-    """This process's resident memory."""
+    """Resident memory of the calling process."""
     try:
-        with open("/proc/self/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -138,7 +138,7 @@ class PublicStream:
                 admit(request)
 
 
-class PublicTransport(grpc.GenericRpcHandler):  # type: ignore[misc]  # its stub is untyped
+class PublicTransport(grpc.GenericRpcHandler):
     name = "public"
 
     def __init__(self, settings: TransportSettings) -> None:
@@ -235,17 +235,17 @@ class PublicTransport(grpc.GenericRpcHandler):  # type: ignore[misc]  # its stub
     async def _reply(self, call: PublicCall, context: Any) -> bytes:
         outcome = await call.outcome()
         if isinstance(outcome, Status):
-            await _abort(context, outcome)
-            raise AssertionError("abort raises")
+            return await _abort(context, outcome)
         payload, headers = outcome
         if headers:
             await context.send_initial_metadata(headers)
         return payload
 
 
-async def _abort(context: Any, status: Status) -> None:
+async def _abort(context: Any, status: Status) -> NoReturn:
     code = CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     await context.abort(code, status.message, trailing_metadata=status.trailers)
+    raise RuntimeError("abort returned")
 
 
 async def _cancel_all() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 from google.rpc import code_pb2
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # untyped, and ours to handle with care
 
 from gateway.errors import Status
 from gateway.worker.transport.interface import (
@@ -81,7 +81,7 @@ class QueueCall:
         self._core.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS),), self._on_close)
 
     def answer(self, payload: bytes, headers: Metadata | None = None) -> None:
-        operations = (
+        operations: tuple[Any, ...] = (
             cygrpc.SendInitialMetadataOperation(headers, EMPTY_FLAGS),
             cygrpc.SendMessageOperation(payload, EMPTY_FLAGS),
             cygrpc.SendStatusFromServerOperation(None, 0, b"", EMPTY_FLAGS),
@@ -91,7 +91,7 @@ class QueueCall:
         self._finish(operations)
 
     def refuse(self, status: Status) -> None:
-        operations = (
+        operations: tuple[Any, ...] = (
             cygrpc.SendInitialMetadataOperation(None, EMPTY_FLAGS),
             cygrpc.SendStatusFromServerOperation(status.trailers, status.code, status.message.encode(), EMPTY_FLAGS),
         )
@@ -263,7 +263,7 @@ class QueueTransport:
             if tls is None:
                 port = self._server.add_http2_port(address)
             else:
-                credentials = grpc.ssl_server_credentials(
+                credentials: Any = grpc.ssl_server_credentials(
                     [(tls.key, tls.certificate)], tls.client_ca, require_client_auth=tls.client_ca is not None
                 )
                 port = self._server.add_http2_port(address, credentials._credentials)  # noqa: SLF001  (see module)

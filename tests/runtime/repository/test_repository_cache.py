@@ -158,6 +158,22 @@ os.kill(os.getpid(), 9)
     assert list((folder / "staging").iterdir()) == []
 
 
+def test_a_forked_child_that_exits_leaves_its_parents_copies_alone(tmp_path):
+    script = f"""
+import os
+from runtime.repository.cache import ArtifactCache
+cache = ArtifactCache({str(tmp_path / "cache")!r})
+with cache.stage() as staging:
+    staging.add("model.onnx", [b"graph"])
+    if (child := os.fork()) == 0:
+        os._exit(cache.close() or 0)
+    os.waitpid(child, 0)
+    print(cache.find(staging.publish("model.onnx").digest) is not None)
+"""
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert child.stdout == "True\n", child.stderr
+
+
 def test_copies_under_way_elsewhere_survive_a_start(cache, tmp_path):
     with cache.stage() as staging:
         staging.add("model.onnx", [b"graph"])

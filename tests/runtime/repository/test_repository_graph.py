@@ -126,6 +126,15 @@ def test_nesting_is_bounded():
         external_files(b"\x3a" + _length(inner) + inner, "m")
 
 
+def test_a_large_table_of_strings_is_stepped_over():
+    """Its strings are one field each: a walk over two million of them would take seconds."""
+    words = helper.make_tensor("words", TensorProto.STRING, [2_000_000], [b"word"] * 2_000_000)
+    model = helper.make_model(helper.make_graph([], "g", [], [], [words]), ir_version=10).SerializeToString()
+    begin = time.process_time()
+    assert external_files(model, "m") == ()
+    assert time.process_time() - begin < 0.5
+
+
 def test_the_lists_of_a_large_tree_ensemble_are_stepped_over():
     """Their integers are one field each: a walk into two million of them would take seconds."""
     node = helper.make_node("TreeEnsembleClassifier", ["x"], ["y"], domain="ai.onnx.ml", nodes_treeids=[1] * 2_000_000)

@@ -6,10 +6,12 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import onnxruntime as ort
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from repository_models import ManualClock, age, save_external, small_model, write_version
@@ -406,6 +408,33 @@ def test_files_just_put_into_an_object_store_are_waited_for(memory_root, cache):
     Repository([url], cache, settle_seconds=30, clock=clock, sleep=clock.sleep).fetch("loans", 1)
     assert clock.slept
     assert 29 < clock.slept[0] <= 30
+
+
+class CachingStore(MemoryFileSystem):
+    """Remembers listings until told otherwise, as fsspec's object stores do."""
+
+    protocol = "cachingstore"
+    listings: ClassVar[dict[str, list[dict[str, Any]]]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("cachingstore://", "memory://"))
+
+    def ls(self, path, detail=True, **kwargs):
+        return self.listings.setdefault(path, super().ls(path, detail, **kwargs))
+
+    def invalidate_cache(self, path=None):
+        self.listings.clear()
+
+
+def test_a_new_version_shows_although_the_store_remembers_listings(memory_root, cache):
+    url, fs, base = memory_root
+    fsspec.register_implementation("cachingstore", CachingStore, clobber=True)
+    repository = Repository([url.replace("memory", "cachingstore")], cache, settle_seconds=0)
+    fs.pipe(f"{base}/loans/1/model.onnx", FIRST_BYTES)
+    assert repository.scan().models["loans"].versions == (1,)
+    fs.pipe(f"{base}/loans/2/model.onnx", FIRST_BYTES)
+    assert repository.scan().models["loans"].versions == (1, 2)
 
 
 def test_an_object_store_without_the_prefix_is_a_root_that_does_not_exist(cache):

@@ -1,0 +1,64 @@
+"""Standard output: colours and the window's width at a terminal; elsewhere plain lines as long as they need to be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Literal
+
+import click
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
+
+UNBOUNDED = 1_000_000
+"""Characters; a table takes what it needs of it, so nothing is cropped in a pipe or a file."""
+
+STYLES = {
+    pb.VERSION_STATE_AVAILABLE: "green",
+    pb.VERSION_STATE_FAILED: "bold red",
+    pb.VERSION_STATE_LOADING: "yellow",
+    pb.VERSION_STATE_WARMING_UP: "yellow",
+    pb.VERSION_STATE_DRAINING: "yellow",
+}
+
+
+def show(*renderables: RenderableType, soft_wrap: bool = False) -> None:
+    """Prints each and flushes. `soft_wrap`: a terminal breaks long lines, not we at words."""
+    if sys.stdout.isatty():
+        Console(highlight=False, markup=False).print(*renderables, sep="\n", soft_wrap=soft_wrap)
+        return
+    console = Console(highlight=False, markup=False, width=UNBOUNDED)
+    with console.capture() as captured:
+        console.print(*renderables, sep="\n")
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def show_json(message: Message, *, indent: int | None = 2) -> None:
+    """The JSON of protobuf with the proto's field names, default values too, keys sorted. Flushes."""
+    document = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    click.echo(json.dumps(document, indent=indent, sort_keys=True))
+
+
+def table(*columns: str, right: frozenset[str] = frozenset(), fold: str = "") -> Table:
+    """Without borders, so that it reads the same in a pipe. Only the column `fold` is broken into lines."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        drawn.add_column(name, justify=justify, no_wrap=name != fold, overflow="fold" if name == fold else "ellipsis")
+    return drawn
+
+
+def state_text(state: pb.VersionState) -> Text:
+    return Text(state_name(state), style=STYLES.get(state, "dim"))
+
+
+def state_name(state: pb.VersionState) -> str:
+    """VERSION_STATE_WARMING_UP → "warming up"; a state that this client does not know yet → its number."""
+    if state not in pb.VersionState.values():
+        return f"state {state}"
+    return pb.VersionState.Name(state).removeprefix("VERSION_STATE_").replace("_", " ").lower()

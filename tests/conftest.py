@@ -1,0 +1,3 @@
+"""Fixtures of all suites."""
+
+from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Helpers of the suites: real processes, real clients."""
