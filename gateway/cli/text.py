@@ -23,12 +23,10 @@ def one_line(text: str) -> str:
 
 def byte_count(count: int) -> str:
     """1536 → "1.5 KiB"."""
-    value, unit = float(count), BYTE_UNITS[0]
-    for unit in BYTE_UNITS:  # noqa: B007  (the unit at which it stops is the answer)
-        if abs(value) < 1023.95:  # what would round to 1024.0 belongs to the next unit
-            break
-        value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+    value, unit = float(count), 0
+    while abs(value) >= 1023.95 and unit < len(BYTE_UNITS) - 1:  # what would round to 1024.0 belongs to the next unit
+        value, unit = value / 1024, unit + 1
+    return f"{value:.1f} {BYTE_UNITS[unit]}" if unit else f"{count} B"
 
 
 def seconds(value: float) -> str:

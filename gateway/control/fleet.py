@@ -67,7 +67,7 @@ class Fleet:
         self._on_report = on_report
         self._on_request = on_request
         self.workers: dict[int, WorkerView] = {}
-        self._orders: tuple[ModelOrder, ...] = ()
+        self._orders: tuple[ModelOrder, ...] | None = None  # until the first, workers keep what they have
         self._revision = time.time_ns()  # larger than any before a restart of control
         self._holding = True
         self._changed = asyncio.Condition()
@@ -92,7 +92,7 @@ class Fleet:
         self._holding = hold
         self._revision += 1
         for worker in list(self.workers.values()):
-            self._send(worker, self._desired())
+            self._send(worker, self._desired(self._orders))
         return self._revision
 
     async def until(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
@@ -114,8 +114,8 @@ class Fleet:
     def all_at(self, revision: int) -> bool:
         return all(worker.revision >= revision for worker in self.workers.values())
 
-    def _desired(self) -> Desired:
-        return Desired(revision=self._revision, models=self._orders, hold=self._holding)
+    def _desired(self, orders: tuple[ModelOrder, ...]) -> Desired:
+        return Desired(revision=self._revision, models=orders, hold=self._holding)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection: socket.socket = writer.get_extra_info("socket")
@@ -131,7 +131,8 @@ class Fleet:
                 if isinstance(message, Hello):
                     worker = WorkerView(message.index, message.pid, message.transport, writer)
                     self.workers[message.index] = worker
-                    self._send(worker, self._desired())
+                    if self._orders is not None:
+                        self._send(worker, self._desired(self._orders))
                 elif worker is not None:
                     self._take(worker, message)
                 async with self._changed:

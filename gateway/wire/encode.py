@@ -26,11 +26,13 @@ STREAM_ERROR, STREAM_RESPONSE = b"\x0a", b"\x12"
 FINAL_RESPONSE = b"\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01"
 MAX_CACHED_HEADERS = 1024  # shapes a version has answered with; beyond it the cache starts anew
 
+SMALL_VARINTS = [bytes((value,)) for value in range(0x80)]
+
 
 def varint(value: int) -> bytes:
     """Protobuf's base-128 integer; `value` >= 0."""
     if value < 0x80:
-        return bytes((value,))
+        return SMALL_VARINTS[value]
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -68,24 +70,31 @@ class Encoder:
         outputs = requests[0].outputs
         if len(requests) == 1:
             return [self._whole(requests[0], outputs, answers)]
-        cutters = [self._cutter(index, answer) for index, answer in zip(outputs, answers, strict=True)]
         tails = [answer.shape[1:] for answer in answers]
+        raws: list[tuple[bytes | None, int, Array]] = []
+        for index, answer in zip(outputs, answers, strict=True):
+            data = None if self._numpy[index].kind == "O" else self._raw(index, answer)
+            raws.append((data, len(data) // answer.shape[0] if data else 0, answer))
         headers: dict[int, bytes] = {}
         responses = []
         start = 0
         for request in requests:
             rows = request.rows
+            stop = start + rows
             header = headers.get(rows)
             if header is None:
                 headers[rows] = header = self._header(outputs, [(rows, *tail) for tail in tails])
-            pieces = [self._head]
-            if request.id:
-                pieces.append(field(ID, request.id.encode()))
-            pieces.append(header)
-            for cutter in cutters:
-                cutter(pieces, start, start + rows)
+            identity = request.id
+            pieces = [self._head, field(ID, identity.encode()), header] if identity else [self._head, header]
+            for data, stride, answer in raws:
+                if data is None:
+                    pieces.append(field(RAW, encode_strings(answer[start:stop].ravel().tolist())))
+                else:
+                    pieces.append(RAW)
+                    pieces.append(varint(rows * stride))
+                    pieces.append(data[start * stride : stop * stride])
             responses.append(b"".join(pieces))
-            start += rows
+            start = stop
         return responses
 
     def _whole(self, request: Request, outputs: tuple[int, ...], answers: Sequence[Array]) -> bytes:
@@ -105,25 +114,6 @@ class Encoder:
         if dtype.kind == "O":
             return encode_strings(answer.ravel().tolist())
         return np.ascontiguousarray(answer, dtype).tobytes()
-
-    def _cutter(self, index: int, answer: Array) -> Any:
-        """A function that appends rows [start, stop) of `answer` to a response's pieces."""
-        if self._numpy[index].kind == "O":
-
-            def cut_strings(pieces: list[bytes], start: int, stop: int) -> None:
-                raw = encode_strings(answer[start:stop].ravel().tolist())
-                pieces.append(field(RAW, raw))
-
-            return cut_strings
-        data = self._raw(index, answer)
-        stride = len(data) // answer.shape[0] if answer.shape[0] else 0
-
-        def cut(pieces: list[bytes], start: int, stop: int) -> None:
-            pieces.append(RAW)
-            pieces.append(varint((stop - start) * stride))
-            pieces.append(data[start * stride : stop * stride])
-
-        return cut
 
     def _header(self, outputs: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> bytes:
         key = (outputs, *shapes)

@@ -16,11 +16,12 @@ from google.protobuf.message import DecodeError
 from gateway.errors import Draining, status_of
 from gateway.routing.table import RouteTable
 from gateway.wire.decode import check_parameters
+from gateway.wire.layout import Layouts
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.worker.target import Target
 from gateway.worker.transport.interface import Call, Ready
 from runtime.batching.request import Request
-from runtime.errors import InvalidRequest, Overloaded, ServingError
+from runtime.errors import InvalidRequest, Overloaded
 
 RETRY_AFTER_SECONDS = 0.05
 ROUTE_TRIES = 8  # a version can be retired between the look-up and the lease; eight times in a row is a bug
@@ -28,11 +29,21 @@ ROUTE_TRIES = 8  # a version can be retired between the look-up and the lease; e
 parse = pb.ModelInferRequest.FromString
 
 
+class Routes:
+    """A route table, and the layouts of requests that were decoded under it."""
+
+    __slots__ = ("layouts", "table")
+
+    def __init__(self, table: RouteTable[Target]) -> None:
+        self.table = table
+        self.layouts: Layouts[Target] = Layouts()
+
+
 class Pipeline:
-    """`table` is replaced by one assignment; a request sees one table from look-up to lease."""
+    """The routes are replaced by one assignment; a request sees one table from look-up to lease."""
 
     def __init__(self, max_in_flight: int, on_in_flight: Callable[[int], None]) -> None:
-        self.table: RouteTable[Target] = RouteTable()
+        self._routes = Routes(RouteTable())
         self.draining = False
         self._max_in_flight = max_in_flight
         self._in_flight = 0
@@ -43,14 +54,23 @@ class Pipeline:
     def in_flight(self) -> int:
         return self._in_flight
 
+    @property
+    def table(self) -> RouteTable[Target]:
+        return self._routes.table
+
+    @table.setter
+    def table(self, table: RouteTable[Target]) -> None:
+        self._routes = Routes(table)
+
     def infer(self, ready: Ready) -> None:
         ready = self._admit(ready)
+        routes = self._routes
         now_ns = time.monotonic_ns()
         groups: dict[Target, tuple[list[Request], Ready]] = {}
         for item in ready:
             call, payload = item
             try:
-                target, request = self._decode(call, payload)
+                target, request = self._decode(routes, call, payload)
             except Exception as error:
                 self._refuse(call, error)
                 continue
@@ -89,7 +109,19 @@ class Pipeline:
             ready = ready[:admitted]
         return ready
 
-    def _decode(self, call: Call, payload: bytes) -> tuple[Target, Request]:
+    def _decode(self, routes: Routes, call: Call, payload: bytes) -> tuple[Target, Request]:
+        known = routes.layouts.find(payload)
+        if known is not None:
+            layout, request = known
+            target, timeout = layout.target, layout.timeout_seconds
+        else:
+            target, request, timeout = self._parse(routes, payload)
+        request.deadline_seconds = call.deadline_seconds
+        if timeout != math.inf:
+            request.deadline_seconds = min(request.deadline_seconds, time.time() + timeout)
+        return target, request
+
+    def _parse(self, routes: Routes, payload: bytes) -> tuple[Target, Request, float]:
         try:
             message = parse(payload)
         except DecodeError:
@@ -97,19 +129,16 @@ class Pipeline:
                 f"the {len(payload)} bytes received are not an inference.ModelInferRequest: a length inside them "
                 "reaches past their end, or they are of another message"
             ) from None
-        target = self.table.find(message.model_name, message.model_version)
+        target = routes.table.find(message.model_name, message.model_version)
         if target is None:
             if self.draining:
                 raise Draining("the server is shutting down: it finishes what is in flight and takes nothing new")
-            raise self.table.why_not(message.model_name, message.model_version)
+            raise routes.table.why_not(message.model_name, message.model_version)
         request = target.decoder.decode(message)
         request.id = message.id
-        request.deadline_seconds = call.deadline_seconds
-        if message.parameters:
-            timeout = check_parameters(message.parameters)
-            if timeout != math.inf:
-                request.deadline_seconds = min(request.deadline_seconds, time.time() + timeout)
-        return target, request
+        timeout = check_parameters(message.parameters) if message.parameters else math.inf
+        routes.layouts.learn(payload, request, target, timeout)
+        return target, request, timeout
 
     def _submit(self, target: Target, requests: list[Request], items: Ready) -> None:
         for _ in range(ROUTE_TRIES):
@@ -119,11 +148,12 @@ class Pipeline:
             if target.submit(requests):
                 return
             # Retired in between: the table without it is already in place, so the requests are routed anew.
+            routes = self._routes
             regrouped: dict[Target, tuple[list[Request], Ready]] = {}
             for item, stale in zip(items, requests, strict=True):
                 try:
-                    found, request = self._decode(*item)
-                except ServingError as error:
+                    found, request = self._decode(routes, *item)
+                except Exception as error:
                     self._refuse(item[0], error)
                     continue
                 request.owner, request.arrived_ns = stale.owner, stale.arrived_ns

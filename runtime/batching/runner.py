@@ -27,7 +27,7 @@ from runtime.types import ANY
 Array = npt.NDArray[Any]
 
 INLINE_LIMIT_NS = 3_000_000  # longer runs keep a receiving thread from other models for too long
-SLOW_RUNS = 3  # one long run may be a page fault or a busy machine; three are the model
+SLOW_RUNS = 8  # in a row: single long runs are page faults or a busy machine, eight are the model
 RETRY_AFTER_SECONDS = 0.05
 
 
@@ -211,14 +211,16 @@ class BatchRunner:
         finally:
             del self._active[id(stop)]
         ran_ns = time.monotonic_ns()
-        if ran_ns - gathered_ns > INLINE_LIMIT_NS and not self._threads:
+        if ran_ns - gathered_ns > INLINE_LIMIT_NS:
             self._note_slow_run()
+        elif self._slow_runs:
+            self._slow_runs = 0
         return answers, RunTimes(started_ns, gathered_ns, ran_ns)
 
     def _note_slow_run(self) -> None:
         with self._lock:
             self._slow_runs += 1
-            if self._slow_runs == SLOW_RUNS and not self._threads and not self._closed:
+            if self._slow_runs >= SLOW_RUNS and not self._threads and not self._closed:
                 self._dedicate()
 
     def _still_wanted(self, batch: list[Request]) -> list[Request]:

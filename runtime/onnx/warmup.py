@@ -83,10 +83,7 @@ def _warm_up(session: Session, folder: Path, settings: WarmupSettings, configure
     seconds = 0.0
     for size in sizes or (0,):
         batch = _resize(feeds, size) if size and batch_axis(signature) else feeds
-        for _ in range(settings.runs + 1):
-            started = time.perf_counter()
-            _run(session, batch, stop)
-            seconds = time.perf_counter() - started
+        seconds = min(_timed_run(session, batch, stop) for _ in range(settings.runs + 1))
     return WarmUp(max_rows, seconds, tuple(warnings))
 
 
@@ -177,6 +174,12 @@ def _read_file(file: Path, signature: Signature) -> Feeds:
     if problems:
         raise LoadError(f"{file.name} does not fit the model: " + "; ".join(problems))
     return feeds
+
+
+def _timed_run(session: Session, feeds: Feeds, stop: RunStop) -> float:
+    started = time.perf_counter()
+    _run(session, feeds, stop)
+    return time.perf_counter() - started
 
 
 def _run(session: Session, feeds: Feeds, stop: RunStop) -> list[Array]:

@@ -39,7 +39,8 @@ Action = Load | Retire | Forget
 def next_action(desired: Iterable[InstanceKey], present: Mapping[InstanceKey, VersionState]) -> Action | None:
     """Availability first: what is wanted is loaded before what is not is retired.
 
-    A failed instance is not tried again (another generation is); it is forgotten when it is no longer wanted.
+    A failed instance is not tried again (another generation is); it is forgotten when it is no longer wanted. One
+    that is wanted again while it drains is loaded anew once it is gone.
     """
     wanted = list(desired)
     for key in wanted:
@@ -48,6 +49,8 @@ def next_action(desired: Iterable[InstanceKey], present: Mapping[InstanceKey, Ve
     still_wanted = set(wanted)
     for key, state in present.items():
         if key in still_wanted:
+            if state is VersionState.UNLOADED:
+                return Forget(key)
             continue
         if state is VersionState.AVAILABLE:
             return Retire(key)

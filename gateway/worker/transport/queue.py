@@ -77,6 +77,8 @@ class QueueCall:
         return _text(self._core.peer())
 
     def watch(self) -> None:
+        if self._watched:
+            return
         self._watched = True
         self._core.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS),), self._on_close)
 

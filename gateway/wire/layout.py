@@ -1,0 +1,157 @@
+"""Requests that differ from one already checked in nothing but their id and their values.
+
+A client sends the same message again and again: same model, same inputs, same shapes, other numbers. When a request
+has been decoded and checked, its layout is remembered: every byte of the message except the content of `id` and of
+`raw_input_contents`. A later message of the same length whose other bytes are equal, byte for byte, parses to the same
+fields, so its values can be taken from their places without parsing or checking again. Anything else, however little
+it differs, goes through the decoder.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from runtime.batching.request import Request
+
+T = TypeVar("T")
+
+ID_FIELD = 3
+RAW_FIELD = 7
+LENGTH_DELIMITED = 2
+MAX_FIXED_BYTES = 4096  # of one layout; larger headers are decoded anew each time
+MAX_LAYOUTS_PER_LENGTH = 4
+MAX_LENGTHS = 256
+
+
+class Layout(Generic[T]):
+    """One remembered message. `fixed`: (where, bytes) that must be equal; `raws`: (from, to) of each input's values."""
+
+    __slots__ = (
+        "_first",
+        "_fixed",
+        "_id",
+        "_key",
+        "_outputs",
+        "_raws",
+        "_rows",
+        "_shapes",
+        "target",
+        "timeout_seconds",
+    )
+
+    def __init__(
+        self,
+        fixed: list[tuple[int, bytes]],
+        id_range: tuple[int, int],
+        raws: list[tuple[int, int]],
+        request: Request,
+        target: T,
+        timeout_seconds: float,
+    ) -> None:
+        self._first = fixed[0][1]
+        self._fixed = fixed[1:]
+        self._id = id_range
+        self._raws = raws
+        self._shapes = request.shapes
+        self._outputs = request.outputs
+        self._rows = request.rows
+        self._key = request.key
+        self.target = target
+        self.timeout_seconds = timeout_seconds
+
+    def read(self, payload: bytes) -> Request | None:
+        """The request in `payload`, whose length is this layout's; None if it is another message."""
+        if not payload.startswith(self._first):
+            return None
+        for where, content in self._fixed:
+            if not payload.startswith(content, where):
+                return None
+        start, end = self._id
+        try:
+            request_id = payload[start:end].decode() if end else ""
+        except UnicodeDecodeError:
+            return None  # not a valid message; the decoder says so
+        request = Request(
+            [payload[start:end] for start, end in self._raws], self._shapes, self._outputs, self._rows, self._key
+        )
+        request.id = request_id
+        return request
+
+
+class Layouts(Generic[T]):
+    """Bounded: MAX_LAYOUTS_PER_LENGTH for each of MAX_LENGTHS lengths; then the oldest of its length makes room."""
+
+    def __init__(self) -> None:
+        self._by_length: dict[int, list[Layout[T]]] = {}
+
+    def find(self, payload: bytes) -> tuple[Layout[T], Request] | None:
+        for layout in self._by_length.get(len(payload), ()):
+            request = layout.read(payload)
+            if request is not None:
+                return layout, request
+        return None
+
+    def learn(self, payload: bytes, request: Request, target: T, timeout_seconds: float) -> None:
+        """Remembers a request that has just been decoded from `payload`."""
+        layout = _layout_of(payload, request, target, timeout_seconds)
+        if layout is None:
+            return
+        known = self._by_length.get(len(payload), [])
+        if not known and len(self._by_length) >= MAX_LENGTHS:
+            return
+        # A new list, assigned at once: other threads read without a lock.
+        self._by_length[len(payload)] = [layout, *known[: MAX_LAYOUTS_PER_LENGTH - 1]]
+
+
+def _layout_of(payload: bytes, request: Request, target: T, timeout_seconds: float) -> Layout[T] | None:
+    """None where a message cannot be remembered: typed contents, strings, inputs out of order, odd encodings."""
+    holes = _holes(payload)
+    if holes is None:
+        return None
+    id_range, raws = holes
+    values = [payload[start:end] for start, end in raws]
+    # Strings are lists, and inputs in another order than the signature's are not in the raws' order.
+    if values != request.inputs:
+        return None
+    ranges = sorted([id_range, *raws] if id_range[1] else raws)
+    fixed: list[tuple[int, bytes]] = []
+    position = 0
+    for start, end in ranges:
+        fixed.append((position, payload[position:start]))
+        position = end
+    fixed.append((position, payload[position:]))
+    if sum(len(content) for _, content in fixed) > MAX_FIXED_BYTES:
+        return None
+    return Layout(fixed, id_range, raws, request, target, timeout_seconds)
+
+
+def _holes(payload: bytes) -> tuple[tuple[int, int], list[tuple[int, int]]] | None:
+    """Where the id's content and each raw content lie; None if a field is of a kind that this walk does not expect."""
+    id_range = (0, 0)
+    raws: list[tuple[int, int]] = []
+    position = 0
+    while position < len(payload):
+        tag = payload[position]
+        if tag & 7 != LENGTH_DELIMITED or tag > 0x7F:
+            return None
+        length, start = _varint(payload, position + 1)
+        end = start + length
+        if tag >> 3 == ID_FIELD:
+            if id_range[1]:
+                return None
+            id_range = (start, end) if length else (0, 0)
+        elif tag >> 3 == RAW_FIELD:
+            raws.append((start, end))
+        position = end
+    return (id_range, raws) if raws else None
+
+
+def _varint(payload: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = payload[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7

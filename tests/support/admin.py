@@ -1,0 +1,99 @@
+"""The admin API as the tests use it: one call, one answer or one error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
+from gateway.wire.pb.driftgate.admin.v1.admin_pb2_grpc import AdminStub
+
+CALL_SECONDS = 60.0
+STATES = pb.VersionState.items()
+OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
+
+
+class Refused(Exception):
+    """What the gateway said instead of an answer."""
+
+    def __init__(self, error: grpc.RpcError) -> None:
+        self.code: grpc.StatusCode = error.code()
+        self.message: str = error.details() or ""
+        super().__init__(f"{self.code.name}: {self.message}")
+
+
+class Admin:
+    """`actor` is who the audit says asked. Raises Refused."""
+
+    def __init__(self, channel: grpc.Channel, actor: str) -> None:
+        self._stub = AdminStub(channel)
+        self._metadata = (("driftgate-actor", actor),)
+
+    def load(self, model: str, *versions: int, force: bool = False, reason: str = "") -> pb.ChangeResponse:
+        return self._ask("LoadModel", pb.LoadModelRequest(model=model, versions=versions, force=force, reason=reason))
+
+    def unload(self, model: str, version: int = 0, reason: str = "") -> pb.ChangeResponse:
+        return self._ask("UnloadModel", pb.UnloadModelRequest(model=model, version=version, reason=reason))
+
+    def label(self, model: str, label: str, version: int, reason: str = "") -> pb.ChangeResponse:
+        return self._ask("SetLabel", pb.SetLabelRequest(model=model, label=label, version=version, reason=reason))
+
+    def delete_label(self, model: str, label: str) -> pb.ChangeResponse:
+        return self._ask("DeleteLabel", pb.DeleteLabelRequest(model=model, label=label))
+
+    def default(self, model: str, target: str, reason: str = "") -> pb.ChangeResponse:
+        return self._ask("SetDefault", pb.SetDefaultRequest(model=model, target=target, reason=reason))
+
+    def model(self, name: str) -> pb.Model:
+        (model,) = self._ask("ListModels", pb.ListModelsRequest(model=name)).models
+        return model
+
+    def models(self) -> dict[str, pb.Model]:
+        return {model.name: model for model in self._ask("ListModels", pb.ListModelsRequest()).models}
+
+    def available(self, name: str) -> set[int]:
+        """Versions that every worker has available."""
+        return {
+            version.version
+            for version in self.model(name).versions
+            if version.state == pb.VERSION_STATE_AVAILABLE and version.workers_available == version.workers_total > 0
+        }
+
+    def status(self) -> pb.GetStatusResponse:
+        return self._ask("GetStatus", pb.GetStatusRequest())
+
+    def audit(self, model: str = "", limit: int = 1000) -> list[pb.AuditRecord]:
+        """Newest first."""
+        return list(self._ask("ListAudit", pb.ListAuditRequest(model=model, limit=limit)).records)
+
+    def watch(self, model: str = "") -> Any:
+        """The call: iterate over its events, and `cancel` it."""
+        return self._stub.WatchModels(
+            pb.WatchModelsRequest(model=model), metadata=self._metadata, timeout=CALL_SECONDS, wait_for_ready=True
+        )
+
+    def _ask(self, method: str, request: Any) -> Any:
+        try:
+            return getattr(self._stub, method)(
+                request, metadata=self._metadata, timeout=CALL_SECONDS, wait_for_ready=True
+            )
+        except grpc.RpcError as error:
+            raise Refused(error) from None
+
+
+@contextmanager
+def admin_of(address: str, actor: str = "tester") -> Iterator[Admin]:
+    with grpc.insecure_channel(address, options=OPTIONS) as channel:
+        yield Admin(channel, actor)
+
+
+def until(condition: Callable[[], bool], what: str, timeout_seconds: float = 30.0) -> None:
+    """Polls what other processes do, which no event of this one tells."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{timeout_seconds} s passed before {what}"
+        time.sleep(0.02)
