@@ -34,7 +34,8 @@ def audit(peer: Peer, model: str, limit: int, before: int | None, *, as_json: bo
     if not response.records:
         click.echo("no records")
         return
-    records = table("ID", "TIME", "ACTOR", "ACTION", "MODEL", "OUTCOME", "WHY", right=frozenset({"ID"}), fold="WHY")
+    fold = frozenset({"ACTOR", "ACTION", "MODEL", "WHY"})
+    records = table("ID", "TIME", "ACTOR", "ACTION", "MODEL", "OUTCOME", "WHY", right=frozenset({"ID"}), fold=fold)
     for record in response.records:
         version = f"/{record.version}" if record.version else ""
         records.add_row(

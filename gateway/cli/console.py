@@ -44,12 +44,14 @@ def show_json(message: Message, *, indent: int | None = 2) -> None:
     click.echo(json.dumps(document, indent=indent, sort_keys=True))
 
 
-def table(*columns: str, right: frozenset[str] = frozenset(), fold: str = "") -> Table:
-    """Without borders, so that it reads the same in a pipe. Only the column `fold` is broken into lines."""
+def table(*columns: str, right: frozenset[str] = frozenset(), fold: frozenset[str] = frozenset()) -> Table:
+    """Without borders, so that it reads the same in a pipe. A narrow terminal breaks the columns in `fold`."""
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
         justify: Literal["left", "right"] = "right" if name in right else "left"
-        drawn.add_column(name, justify=justify, no_wrap=name != fold, overflow="fold" if name == fold else "ellipsis")
+        drawn.add_column(
+            name, justify=justify, no_wrap=name not in fold, overflow="fold" if name in fold else "ellipsis"
+        )
     return drawn
 
 

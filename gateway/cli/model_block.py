@@ -1,6 +1,6 @@
 """One model as the commands show it: a heading, its versions, what they take and give, and what is wrong with them.
 
-iris  policy latest(1), default newest
+iris  policy latest(1); default newest
 VERSION  STATE      SERVED AS        DIGEST        LOAD    MEMORY    BATCH  WORKERS
       2  available  default, stable  3f2a9c01b7de  820 ms  12.3 MiB     32      2/2
   takes  X FP32[-1,30]
@@ -33,7 +33,7 @@ def _heading(model: pb.Model) -> Text:
     facts = [f"policy {one_line(model.policy) or NOTHING}", f"default {target}"]
     if not model.served:
         facts.insert(0, "not served")
-    return Text.assemble((one_line(model.name), "bold"), "  ", (", ".join(facts), "dim"))
+    return Text.assemble((one_line(model.name), "bold"), "  ", ("; ".join(facts), "dim"))
 
 
 def _summary(model: pb.Model) -> Iterator[RenderableType]:
@@ -53,7 +53,16 @@ def _summary(model: pb.Model) -> Iterator[RenderableType]:
 def _versions(model: pb.Model) -> RenderableType:
     right = frozenset({"VERSION", "LOAD", "MEMORY", "BATCH", "WORKERS"})
     drawn = table(
-        "VERSION", "STATE", "SERVED AS", "DIGEST", "LOAD", "MEMORY", "BATCH", "WORKERS", right=right, fold="SERVED AS"
+        "VERSION",
+        "STATE",
+        "SERVED AS",
+        "DIGEST",
+        "LOAD",
+        "MEMORY",
+        "BATCH",
+        "WORKERS",
+        right=right,
+        fold=frozenset({"SERVED AS"}),
     )
     for version in model.versions:
         drawn.add_row(

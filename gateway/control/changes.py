@@ -78,7 +78,10 @@ class Changes:
         self._failures: dict[str, dict[int, str]] = defaultdict(dict)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._scan_lock = asyncio.Lock()
+        self._sweep_lock = asyncio.Lock()
+        self._under_way = 0  # changes that may use files which the desired state does not name yet
         self._tried: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {}
+        self._generations: defaultdict[str, int] = defaultdict(int)
         self._booting = True
 
     async def start(self, *, load_new: bool, workers: int) -> None:
@@ -161,7 +164,7 @@ class Changes:
             return False
         self._tried[model] = found
         loaded_with = {v: c.manifest for (v, _), c in self._candidates[model].items()}
-        chosen = next_versions(before, candidates, loaded_with, force=False)
+        chosen = next_versions(before, candidates, loaded_with, force=False, last_generation=0)
         return before is None or chosen != before.versions
 
     def unavailable(self, model: str) -> dict[int, str]:
@@ -192,6 +195,8 @@ class Changes:
     ) -> Outcome:
         started = time.monotonic()
         async with self._locks[model]:
+            async with self._sweep_lock:
+                self._under_way += 1
             try:
                 after, before = await change()
                 if before is not None and after == before:
@@ -211,6 +216,8 @@ class Changes:
             except BaseException:
                 self._abandon(model)
                 raise
+            finally:
+                self._under_way -= 1
             await self._sweep()
             seconds = time.monotonic() - started
             log.info("%s %s by %s done in %.3f s: %s", action, model, actor.name, seconds, _describe(after))
@@ -234,7 +241,9 @@ class Changes:
         versions = choose_versions(model, entry.versions, entry.manifest, wanted, keep)
         candidates = {v: await self._candidate(entry, before, v) for v in versions}
         loaded_with = {v: c.manifest for (v, _), c in self._candidates[model].items()}
-        chosen = next_versions(before, candidates, loaded_with, force=force)
+        last = self._generations[model]
+        chosen = next_versions(before, candidates, loaded_with, force=force, last_generation=last)
+        self._generations[model] = max(last, *(version.generation for version in chosen))
         names = self._names(before, entry.manifest, versions)
         after = DesiredModel(
             name=model,
@@ -374,15 +383,16 @@ class Changes:
                 self._candidates[model.name][version.version, version.digest] = Candidate(artifact, manifest)
 
     async def _sweep(self) -> None:
-        """Forgets files that nothing serves or prepares any more."""
-        kept: set[str] = set()
-        for name, model in self.desired.items():
-            wanted = {(v.version, v.digest) for v in model.versions} if model.served else set()
-            self._candidates[name] = {key: c for key, c in self._candidates[name].items() if key in wanted}
-            kept |= {digest for _, digest in wanted}
-        for prepared in self._prepare.values():
-            kept |= {version.digest for version, _ in prepared}
-        await asyncio.to_thread(self._cache.keep, kept)
+        """Forgets files that nothing serves any more; while a change is under way that is left to the next sweep."""
+        async with self._sweep_lock:
+            if self._under_way:
+                return
+            kept: set[str] = set()
+            for name, model in self.desired.items():
+                wanted = {(v.version, v.digest) for v in model.versions} if model.served else set()
+                self._candidates[name] = {key: c for key, c in self._candidates[name].items() if key in wanted}
+                kept |= {digest for _, digest in wanted}
+            await asyncio.to_thread(self._cache.keep, kept)
 
     async def _audit(
         self, action: str, model: DesiredModel, version: int, actor: Actor, outcome: Any, detail: str

@@ -10,6 +10,7 @@ from gateway.errors import Precondition
 from gateway.messages import ModelOrder, VersionOrder
 from gateway.store.contract import DesiredModel, DesiredVersion
 from runtime.errors import NotFound
+from runtime.repository.layout import version_number
 from runtime.repository.manifest import Manifest
 from runtime.types import Artifact
 
@@ -53,10 +54,16 @@ def next_versions(
     loaded_with: Mapping[int, dict[str, Any]],
     *,
     force: bool,
+    last_generation: int,
 ) -> tuple[DesiredVersion, ...]:
-    """Same content and settings keep their generation, so nothing is loaded twice; all else gets a new one."""
+    """Same content and settings keep their generation, so nothing is loaded twice; all else gets a new one.
+
+    `last_generation` was given out last, if only for a load that failed: what workers say of that one is not said of
+    the next.
+    """
     present = {v.version: v for v in before.versions} if before is not None and before.served else {}
-    generation = max((v.generation for v in before.versions), default=0) + 1 if before is not None else 1
+    past = [v.generation for v in before.versions] if before is not None else []
+    generation = max([*past, last_generation]) + 1
     chosen = []
     for version, candidate in sorted(candidates.items()):
         old = present.get(version)
@@ -95,9 +102,9 @@ def without_label(model: DesiredModel, label: str) -> DesiredModel:
 
 def with_default(model: DesiredModel, target: str) -> DesiredModel:
     """`target`: a version, a label, or "" for the newest served. Raises NotFound."""
-    if target.isdigit():
-        _require_served(model, int(target))
-        target = str(int(target))
+    number = version_number(target)
+    if number is not None:
+        _require_served(model, number)
     elif target and target not in model.labels:
         raise NotFound(f"model {model.name!r} has no label {target[:100]!r}; it has {_listed(sorted(model.labels))}")
     return replace(model, default_target=target)

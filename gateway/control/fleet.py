@@ -58,6 +58,11 @@ class WorkerView:
             return "serving"
         return "starting"
 
+    def forget_failures(self, ordered: set[InstanceKey]) -> None:
+        """Drops what is no longer asked for: a worker forgets such a failure without a word."""
+        failed = VersionState.FAILED.name
+        self.reports = {key: r for key, r in self.reports.items() if r.state != failed or key in ordered}
+
 
 class Fleet:
     """Single-threaded: everything runs on control's event loop."""
@@ -91,7 +96,13 @@ class Fleet:
         self._orders = tuple(orders)
         self._holding = hold
         self._revision += 1
+        ordered = {
+            InstanceKey(order.model, version.version, version.digest, version.generation)
+            for order in self._orders
+            for version in (*order.serve, *order.prepare)
+        }
         for worker in list(self.workers.values()):
+            worker.forget_failures(ordered)
             self._send(worker, self._desired(self._orders))
         return self._revision
 

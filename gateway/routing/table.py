@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from runtime.errors import NotFound, NotReady, ServingError
+from runtime.repository.layout import version_number
 
 V = TypeVar("V")
 SHOWN = 20
@@ -58,7 +59,7 @@ class RouteTable(Generic[V]):
         if route is None:
             return NotFound(f"no model {model[:200]!r}; known models: {_list(sorted(self.models))}", field="model_name")
         if version:
-            number = int(version) if version.isdigit() and len(version) < 19 else route.labels.get(version)
+            number = version_number(version) or route.labels.get(version)
             if number is None or (number not in route.unavailable and number not in route.available):
                 return NotFound(
                     f"model {model!r} has no version or label {version[:100]!r}; versions: "

@@ -2,7 +2,8 @@
 
 Workers listen on one port by SO_REUSEPORT, which would let another program's server (or a second gateway) silently
 take a part of the connections. So the supervisor first binds without it, which fails if anyone listens, and then holds
-the port with a bound socket that does not listen.
+the port with a bound socket that does not listen. That one is without SO_REUSEADDR, so a second gateway's probe fails
+also before the first one's workers listen.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ def hold(name: str, address: str) -> Held:
         _bind(probe, name, address, target)
         target = (target[0], probe.getsockname()[1], *target[2:])
     held = socket.socket(family, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     _bind(held, name, address, target)
     return Held(_show(family, held), held)
@@ -71,6 +71,8 @@ def _resolve(name: str, address: str) -> tuple[socket.AddressFamily, tuple[str, 
         found = socket.getaddrinfo(host, int(match["port"]), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise PortError(f"{name}: {host} cannot be resolved: {error.strerror}") from None
+    except UnicodeError:  # an empty label or one of over 63 characters
+        raise PortError(f"{name}: {host} cannot be resolved: it is not a host's name") from None
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     family, _, _, _, target = found[0]
     return family, (str(target[0]), int(target[1]))

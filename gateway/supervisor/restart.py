@@ -7,6 +7,7 @@ from dataclasses import dataclass
 QUIET_SECONDS = 60.0
 REFUSED = 2  # a child's exit status for what no restart can mend: a port in use, a state directory it cannot write
 EARLY_REFUSALS = 3
+MAX_DOUBLINGS = 32  # beyond any longest wait; a float holds no 2**1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +38,5 @@ def after_end(
         return history, GiveUp(f"it refused to run {refusals} times in a row")
     quiet = now - history.started_at >= QUIET_SECONDS
     ends = 1 if quiet else history.ends + 1
-    wait = 0.0 if quiet else min(first_seconds * 2 ** (ends - 1), longest_seconds)
+    wait = 0.0 if quiet else min(first_seconds * 2 ** min(ends - 1, MAX_DOUBLINGS), longest_seconds)
     return History(ends, history.started_at, refusals), Restart(now + wait)

@@ -92,6 +92,10 @@ class Decoder:
         key = (outputs, *(shape[1:] for shape in shapes)) if self._merges else None
         return Request(values, shapes, outputs, rows, key)
 
+    def in_order(self, message: pb.ModelInferRequest) -> bool:
+        """True if the message's inputs, and so its raw contents, come in the order of the signature."""
+        return [tensor.name for tensor in message.inputs] == list(self._position)
+
     def _rows(self, shapes: list[tuple[int, ...]]) -> int:
         if not self._merges:
             return 1

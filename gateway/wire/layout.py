@@ -92,7 +92,7 @@ class Layouts(Generic[T]):
         return None
 
     def learn(self, payload: bytes, request: Request, target: T, timeout_seconds: float) -> None:
-        """Remembers a request that has just been decoded from `payload`."""
+        """Remembers a request that has just been decoded from `payload`, whose inputs are in the signature's order."""
         layout = _layout_of(payload, request, target, timeout_seconds)
         if layout is None:
             return
@@ -104,14 +104,13 @@ class Layouts(Generic[T]):
 
 
 def _layout_of(payload: bytes, request: Request, target: T, timeout_seconds: float) -> Layout[T] | None:
-    """None where a message cannot be remembered: typed contents, strings, inputs out of order, odd encodings."""
+    """None where a message cannot be remembered: typed contents, strings, odd encodings."""
     holes = _holes(payload)
     if holes is None:
         return None
     id_range, raws = holes
     values = [payload[start:end] for start, end in raws]
-    # Strings are lists, and inputs in another order than the signature's are not in the raws' order.
-    if values != request.inputs:
+    if values != request.inputs:  # strings are lists
         return None
     ranges = sorted([id_range, *raws] if id_range[1] else raws)
     fixed: list[tuple[int, bytes]] = []

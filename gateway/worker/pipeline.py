@@ -137,7 +137,8 @@ class Pipeline:
         request = target.decoder.decode(message)
         request.id = message.id
         timeout = check_parameters(message.parameters) if message.parameters else math.inf
-        routes.layouts.learn(payload, request, target, timeout)
+        if target.decoder.in_order(message):
+            routes.layouts.learn(payload, request, target, timeout)
         return target, request, timeout
 
     def _submit(self, target: Target, requests: list[Request], items: Ready) -> None:

@@ -192,7 +192,7 @@ class BatchRunner:
 
     def _run_alone(self, batch: list[Request]) -> None:
         for request in batch:
-            self._run_together([request])
+            self._run([request])
 
     def _execute(self, batch: list[Request]) -> tuple[list[Array], RunTimes]:
         started_ns = time.monotonic_ns()

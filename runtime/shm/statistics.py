@@ -121,7 +121,9 @@ class StatisticsWriter:
             if counts is None:
                 break
             self._used = index + 1
-            self._slots[counts.model, counts.version] = SlotWriter(self._buffer, index, counts)
+            writer = SlotWriter(self._buffer, index, counts)
+            writer.publish()  # the writer before may have been killed in the middle of a write
+            self._slots[counts.model, counts.version] = writer
 
     def slot(self, model: str, version: int) -> SlotWriter:
         """The version's counters; when the page is full, counters that nobody reads, and `lost` says so."""
@@ -269,8 +271,8 @@ def _read_slot(buffer: object, index: int) -> VersionCounts | None:
     offset = HEADER_BYTES + index * SLOT_BYTES
     view: bytearray = buffer  # type: ignore[assignment]  # an mmap slices to bytes alike
     for _ in range(READ_TRIES):
+        (before,) = SEQUENCE.unpack_from(view, offset)  # not out of the copy, which is not made from front to back
         copy = bytes(view[offset : offset + SLOT_BYTES])
-        (before,) = SEQUENCE.unpack_from(copy, 0)
         (after,) = SEQUENCE.unpack_from(view, offset)
         if before == after and before % 2 == 0:
             break

@@ -155,6 +155,10 @@ class VersionManager:
             log.warning("%s/%s: %s %s", target.key.model, target.key.version, error.message, error.detail)
             self._advance(instance, Event.FAIL, error.message)
             return
+        except Exception:
+            log.exception("%s/%s: an unforeseen error", target.key.model, target.key.version)
+            self._advance(instance, Event.FAIL, "internal error while it was loaded; the log has more")
+            return
         instance.loaded = loaded
         self._advance(instance, Event.WARMED_UP)
 

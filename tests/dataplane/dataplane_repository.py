@@ -12,21 +12,21 @@ from zoo import built, slow, versioned, write_repository, write_version
 VERSIONS = {1: 1.0, 2: 2.0, 10: 10.0}
 """Version → k of the model `versions`: y = x + k."""
 LABELS = {"stable": 2, "canary": 10}
-SLOW_SECONDS = 0.15
-"""What one run of `crawl` takes at least."""
+CRAWL_STEPS = 60_000
+CRAWL_QUEUE = 4
+"""Requests that may wait for `crawl`, which runs them one by one, about 150 ms each."""
 
 MANIFESTS: dict[str, dict[str, Any]] = {
     "versions": {"versions": "all", "labels": LABELS, "default": "stable"},
     "newest": {"versions": "all"},
     "narrow": {"batching": {"max_batch_size": 4}},
-    "crawl": {"batching": {"max_batch_size": 8}},
-    "queue_of_two": {"batching": {"max_batch_size": 1, "max_queue_requests": 2}},
+    "crawl": {"batching": {"max_batch_size": 0, "max_queue_requests": CRAWL_QUEUE}},
     "endless": {"warmup": {"enabled": False}, "batching": {"max_batch_size": 0}},
 }
 
 
 def write_dataplane_repository(root: Path) -> Path:
-    """Beside the zoo: versions, newest, narrow, crawl, queue_of_two, endless, spare (for unload), broken (never loads)."""
+    """Beside the zoo: versions, newest, narrow, crawl, endless, spare (to be unloaded), broken (never loads)."""
     write_repository(root)
     for version, k in VERSIONS.items():
         write_version(root, "versions", version, versioned(k))
@@ -34,8 +34,7 @@ def write_dataplane_repository(root: Path) -> Path:
         write_version(root, "newest", version, versioned(version))
     write_version(root, "narrow", 1, versioned(0.5))
     write_version(root, "spare", 1, versioned(7.0))
-    write_version(root, "queue_of_two", 1, slow(60_000))
-    write_version(root, "crawl", 1, slow(60_000))
+    write_version(root, "crawl", 1, slow(CRAWL_STEPS))
     write_bad(root, "endless")
     write_bad(root, "truncated", model="broken")
     for model, manifest in MANIFESTS.items():
@@ -46,6 +45,6 @@ def write_dataplane_repository(root: Path) -> Path:
 def write_small_repository(root: Path) -> Path:
     """One quick model and one slow one, for gateways that live for a few tests."""
     write_version(root, "add_const", 1, built("add_const"))
-    write_version(root, "crawl", 1, slow(60_000))
+    write_version(root, "crawl", 1, slow(CRAWL_STEPS))
     (root / "crawl" / "model.yaml").write_text(yaml.safe_dump(MANIFESTS["crawl"]))
     return root

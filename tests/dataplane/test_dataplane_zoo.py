@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from dataplane_client import TIMEOUT_SECONDS, Array, Client, answers, make_request
+from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from zoo import ZOO, Tensors, ZooModel, built, by_name, reference, session
 
 CONCURRENT = 64
@@ -25,6 +26,15 @@ def feeds_of(model: ZooModel, seed: int, rows: int) -> Tensors:
     if model.name == "unknown_rank":  # ONNX Runtime reports its shape as [], and so does the gateway
         return {"x": np.array(seed, dtype=np.float32)}
     return feeds
+
+
+@cache
+def expected_together(name: str, seed: int) -> Tensors:
+    return reference(oracle(name), feeds_together(name, seed))
+
+
+def feeds_together(name: str, seed: int) -> Tensors:
+    return feeds_of(by_name[name], seed, 1 + seed % 3)
 
 
 def assert_identical(got: Array, expected: Array) -> None:
@@ -78,24 +88,23 @@ def test_no_rows_are_run_as_they_are_where_rows_mean_nothing_to_the_gateway(clie
         assert_identical(got[output], array)
 
 
-def infer_together(client: Client, model: ZooModel) -> list[tuple[Tensors, Tensors]]:
-    """(what ONNX Runtime says, what came back) of requests that were all in flight at once."""
-    feeds = [feeds_of(model, seed, 1 + seed % 3) for seed in range(CONCURRENT)]
+def infer_together(client: Client, name: str) -> list[dict[str, Array]]:
+    """The answers to requests that were all in flight at once, in the order of their seeds."""
     futures = [
-        client.stub.ModelInfer.future(make_request(model.name, one, id=str(seed)), timeout=TIMEOUT_SECONDS)
-        for seed, one in enumerate(feeds)
+        client.stub.ModelInfer.future(
+            make_request(name, feeds_together(name, seed), id=str(seed)), timeout=TIMEOUT_SECONDS
+        )
+        for seed in range(CONCURRENT)
     ]
-    pairs = []
-    for seed, (one, future) in enumerate(zip(feeds, futures, strict=True)):
-        response = future.result()
-        assert response.id == str(seed)
-        pairs.append((reference(oracle(model.name), one), answers(response)))
-    return pairs
+    responses = [future.result() for future in futures]
+    assert [response.id for response in responses] == [str(seed) for seed in range(CONCURRENT)]
+    return [answers(response) for response in responses]
 
 
 @pytest.mark.parametrize("name", [model.name for model in BATCHED])
 def test_requests_that_share_a_run_each_get_their_own_rows_back(client: Client, name: str) -> None:
-    for expected, got in infer_together(client, by_name[name]):
+    for seed, got in enumerate(infer_together(client, name)):
+        expected = expected_together(name, seed)
         assert list(got) == list(expected)
         for output, array in expected.items():
             assert_close(got[output], array)
@@ -103,20 +112,15 @@ def test_requests_that_share_a_run_each_get_their_own_rows_back(client: Client, 
 
 @pytest.mark.parametrize("name", [model.name for model in ALONE])
 def test_requests_to_a_model_without_rows_never_touch_each_other(client: Client, name: str) -> None:
-    for expected, got in infer_together(client, by_name[name]):
-        for output, array in expected.items():
+    for seed, got in enumerate(infer_together(client, name)):
+        for output, array in expected_together(name, seed).items():
             assert_identical(got[output], array)
 
 
 def test_requests_in_flight_together_share_runs(client: Client) -> None:
-    before = client.stub.ModelStatistics(statistics_request("slow"), timeout=TIMEOUT_SECONDS).model_stats[0]
-    infer_together(client, by_name["slow"])
-    after = client.stub.ModelStatistics(statistics_request("slow"), timeout=TIMEOUT_SECONDS).model_stats[0]
+    request = pb.ModelStatisticsRequest(name="slow")
+    (before,) = client.stub.ModelStatistics(request, timeout=TIMEOUT_SECONDS).model_stats
+    infer_together(client, "slow")
+    (after,) = client.stub.ModelStatistics(request, timeout=TIMEOUT_SECONDS).model_stats
     assert after.execution_count - before.execution_count < CONCURRENT / 4
     assert max(batch.batch_size for batch in after.batch_stats) > 1
-
-
-def statistics_request(name: str) -> object:
-    from gateway.wire.pb.inference import grpc_service_pb2 as pb
-
-    return pb.ModelStatisticsRequest(name=name)

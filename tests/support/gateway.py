@@ -74,11 +74,7 @@ class Gateway:
 
     def children(self, kind: str = "") -> list[psutil.Process]:
         """Control and worker processes; `kind`: "control" or "worker"."""
-        return [
-            child
-            for child in self.supervisor.children(recursive=True)
-            if f"gateway.{kind}" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE
-        ]
+        return [child for child in self.supervisor.children(recursive=True) if f"gateway.{kind}" in _command(child)]
 
     def start(self, *, wait: bool = True) -> None:
         """Starts it; with `wait`, until it is ready."""
@@ -140,3 +136,11 @@ class Gateway:
         _, left = psutil.wait_procs([process for process in tree[1:]], timeout=5)
         assert not left, f"processes were left behind: {left}"
         return status
+
+
+def _command(process: psutil.Process) -> str:
+    """ "" of one that has ended meanwhile."""
+    try:
+        return "" if process.status() == psutil.STATUS_ZOMBIE else " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""

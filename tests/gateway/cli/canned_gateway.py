@@ -137,3 +137,8 @@ def iris(**fields: Any) -> pb.Model:
         "name": "iris", "versions": versions, "policy": "latest(1)", "labels": {"stable": 2}, "served": True
     }  # fmt: skip
     return pb.Model(**(values | fields))
+
+
+def without_colours(text: str) -> str:
+    head, *rest = text.split("\x1b[")
+    return head + "".join(part.partition("m")[2] for part in rest)

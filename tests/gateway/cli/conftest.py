@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -48,5 +52,32 @@ def process() -> Callable[..., subprocess.CompletedProcess[str]]:
             [sys.executable, "-m", "gateway", *arguments],
             env=os.environ | environment, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def terminal() -> Callable[..., str]:
+    """Runs the command at a terminal so many columns wide; answers what it shows there. It must end with `status`."""
+
+    def run(columns: int, *arguments: str, status: int = 0) -> str:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        unwanted = {"NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR"}
+        environment = {k: v for k, v in os.environ.items() if k not in unwanted} | {"TERM": "xterm-256color"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        )
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := os.read(ours, 65536):
+                shown += part
+        except OSError:  # how Linux says that the other side is closed
+            pass
+        finally:
+            os.close(ours)
+        assert process.wait(60) == status
+        return shown.decode()
 
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from canned_gateway import DIGEST, CannedGateway, timestamp
+from canned_gateway import DIGEST, CannedGateway, timestamp, without_colours
 from click.testing import Result
 from google.protobuf.json_format import ParseDict
 
@@ -64,3 +64,16 @@ def test_limits_that_the_gateway_would_refuse_are_usage_errors(gateway: CannedGa
     ]
     assert codes == [2, 2, 2]
     assert gateway.asked == []
+
+
+def test_a_terminal_of_100_columns_breaks_long_cells_and_crops_none(
+    gateway: CannedGateway, terminal: Callable[..., str]
+) -> None:
+    record = pb.AuditRecord()
+    record.CopyFrom(RECORDS[0])
+    record.action, record.reason = "set label " + "q" * 63, "z" * 200
+    gateway.answers["ListAudit"] = pb.ListAuditResponse(records=[record])
+    shown = without_colours(terminal(100, "audit", "--admin", gateway.address))
+    assert max(map(len, shown.splitlines())) <= 100
+    assert (shown.count("q"), shown.count("z")) == (63, 200)
+    assert "2025-06-15T15:07:40Z" in shown

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
-import struct
 import subprocess
-import sys
-import termios
 from collections.abc import Callable
-from typing import Any
 
-from canned_gateway import DIGEST, CannedGateway, duration, iris
+from canned_gateway import DIGEST, CannedGateway, duration, iris, without_colours
 from click.testing import Result
 from google.protobuf.json_format import ParseDict
 
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
 Driftgate = Callable[..., Result]
+Terminal = Callable[..., str]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ESCAPE = "\x1b"
 
@@ -35,7 +29,7 @@ def test_a_model_is_shown_with_its_versions_signature_and_problems(
     result = driftgate("models", "iris")
     assert gateway.request == pb.ListModelsRequest(model="iris")
     assert result.stdout.splitlines() == [
-        "iris  policy latest(1), default newest",
+        "iris  policy latest(1); default newest",
         "  VERSION  STATE      SERVED AS        DIGEST          LOAD    MEMORY  BATCH  WORKERS",
         "        1  failed                      fedcba987654       -         -      -      0/2",
         "        2  available  default, stable  0123456789ab  820 ms  12.3 MiB     32      2/2",
@@ -99,7 +93,7 @@ def test_json_is_the_whole_message_with_default_values_and_the_protos_names(
 
 def test_a_model_that_is_not_served_says_so(gateway: CannedGateway, driftgate: Driftgate) -> None:
     gateway.answers["ListModels"] = _listing(iris(served=False, versions=[], default_target="stable", policy=""))
-    assert driftgate("models").stdout == "iris  not served, policy -, default stable\n"
+    assert driftgate("models").stdout == "iris  not served; policy -; default stable\n"
 
 
 def test_no_models_is_an_answer_and_no_such_model_is_a_failure(gateway: CannedGateway, driftgate: Driftgate) -> None:
@@ -147,47 +141,19 @@ def test_nothing_is_cropped_in_a_pipe(gateway: CannedGateway, process: Run) -> N
     assert not any(line.endswith(" ") for line in done.stdout.splitlines())
 
 
-def test_a_terminal_of_100_columns_gets_colours_and_whole_cells(gateway: CannedGateway) -> None:
+def test_a_terminal_of_100_columns_gets_colours_and_whole_cells(gateway: CannedGateway, terminal: Terminal) -> None:
     model = iris()
     model.versions[1].version = 1_750_000_000
     model.versions[1].labels.append("champion")
     model.versions[0].state = pb.VERSION_STATE_WARMING_UP
     model.versions[0].load_duration.CopyFrom(duration(125))
     gateway.answers["ListModels"] = _listing(model)
-    output = _at_a_terminal(100, "models", "--admin", gateway.address)
+    output = terminal(100, "models", "--admin", gateway.address)
     assert f"{ESCAPE}[32mavailable" in output
-    lines = _without_colours(output).splitlines()
+    lines = without_colours(output).splitlines()
     assert max(map(len, lines)) <= 100
     assert [" ".join(line.split()) for line in lines[2:5]] == [
         "1 warming up fedcba987654 2 min 5 s - - 0/2",
         "1750000000 available default, stable, 0123456789ab 820 ms 12.3 MiB 32 2/2",
         "champion",  # only this column is broken, between words
     ]
-
-
-def _at_a_terminal(columns: int, *arguments: str) -> str:
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    unwanted = {"NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR"}
-    environment: dict[str, Any] = {k: v for k, v in os.environ.items() if k not in unwanted} | {
-        "TERM": "xterm-256color"
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
-    )
-    os.close(theirs)
-    output = b""
-    try:
-        while part := os.read(ours, 65536):
-            output += part
-    except OSError:  # how Linux says that the other side is closed
-        pass
-    finally:
-        os.close(ours)
-    assert process.wait(60) == 0
-    return output.decode()
-
-
-def _without_colours(text: str) -> str:
-    head, *rest = text.split(f"{ESCAPE}[")
-    return head + "".join(part.partition("m")[2] for part in rest)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from canned_gateway import DIGEST, CannedGateway, timestamp
+from canned_gateway import DIGEST, CannedGateway, timestamp, without_colours
 from click.testing import Result
 
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
@@ -81,6 +81,13 @@ def test_the_end_of_the_gateway_is_status_3(gateway: CannedGateway, driftgate: D
     assert result.exit_code == 3
     assert result.stdout == LINES[0] + "\n"
     assert result.stderr == f"error: the gateway at {gateway.address} ended the watch: it is shutting down\n"
+
+
+def test_a_terminal_breaks_long_lines_itself(gateway: CannedGateway, terminal: Callable[..., str]) -> None:
+    gateway.answers["WatchModels"] = EVENTS
+    gateway.end_streams.set()
+    shown = without_colours(terminal(60, "watch", "--admin", gateway.address, status=3)).splitlines()
+    assert shown[: len(LINES)] == LINES
 
 
 def test_a_watch_has_no_deadline(gateway: CannedGateway, driftgate: Driftgate) -> None:

@@ -1,0 +1,44 @@
+# `make demo` and `make test` do all the set-up themselves: a virtual environment in .venv, without root.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+MODELS ?= .demo/models
+
+.PHONY: demo serve test lint format bench docs clean
+
+$(STAMP): pyproject.toml constraints.txt protos/build_backend.py $(shell find protos -name '*.proto')
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "driftgate needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools grpcio-tools
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test,lint]'
+	@touch $@
+
+demo: $(STAMP) ## train models, serve them, load them, swap them, kill a worker, and sum up
+	$(RUN) examples/demo.py
+
+serve: $(STAMP) ## the example models on the standard ports, until Ctrl-C
+	$(RUN) examples/demo.py --serve
+
+test: $(STAMP) ## all tests
+	$(RUN) -m pytest
+
+lint: $(STAMP) ## style, types, layers, and docs that must match the code
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(RUN) docs/generate.py --check
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(STAMP) ## driftgate beside stock gRPC servers, one core each, one table
+	$(RUN) -m bench
+
+docs: $(STAMP) ## the generated reference
+	$(RUN) docs/generate.py
+
+clean:
+	rm -rf $(VENV) .demo build dist *.egg-info gateway/wire/pb
