@@ -21,6 +21,7 @@ import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import grpc
 import numpy as np
@@ -94,7 +95,7 @@ class Clients:
             for seed in range(CLIENTS_PER_MODEL)
         ]
 
-    def __enter__(self) -> Clients:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -246,7 +247,8 @@ def _relabel(admin: admin_pb2_grpc.AdminStub) -> None:
 
 def summary(clients: Clients, swaps: list[tuple[str, float]], restart: float, seconds: float) -> bool:
     """Prints what happened; True if nothing failed."""
-    table = Table(title=f"{clients.answered():,} requests in {seconds:.0f} s, {len(MODELS) * CLIENTS_PER_MODEL} clients")
+    count = len(MODELS) * CLIENTS_PER_MODEL
+    table = Table(title=f"{clients.answered():,} requests in {seconds:.0f} s, {count} clients")
     for heading in ("model", "answers by version", "p50 ms", "p99 ms", "sent again", "failed", "wrong"):
         table.add_column(heading, justify="left" if heading in ("model", "answers by version") else "right")
     clean = True
@@ -293,7 +295,7 @@ def main() -> int:
             server.wait()
             where = server.endpoints
             console.print(f"  gRPC {where['grpc']}, HTTP http://{where['http']}, admin {where['admin']}")
-            console.print(f"[bold]3[/] load and swaps for {options.seconds:.0f} s, answers checked against ONNX Runtime")
+            console.print(f"[bold]3[/] {options.seconds:.0f} s of load and swaps; answers are checked by ONNX Runtime")
             reference = Reference(options.repository)
             began = time.monotonic()
             with grpc.insecure_channel(where["admin"]) as channel, Clients(where["grpc"], reference) as clients:

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 ENVIRONMENT_PREFIX = "DRIFTGATE_"
 NOT_SETTINGS = frozenset({"DRIFTGATE_CONFIG", "DRIFTGATE_ADMIN", "DRIFTGATE_TOKEN"})  # read by the command line
@@ -150,7 +158,7 @@ class Config(_Section):
     def _token(cls, value: Path | None) -> Path | None:
         if value is not None:
             try:
-                token = value.read_text().strip()
+                token = first_line(value)
             except OSError as error:
                 raise ValueError(f"cannot be read: {error.strerror}") from None
             if len(token) < 16:
@@ -158,20 +166,26 @@ class Config(_Section):
         return value
 
     @model_validator(mode="after")
-    def _admin_is_guarded(self) -> Config:
+    def _settings_agree(self, info: ValidationInfo) -> Config:
+        """Rules over several settings, but none over one that is `broken` itself."""
+        broken = info.context["broken"] if info.context else frozenset()
+        problems = []
         guarded = self.admin_token_file is not None or (self.admin_tls is not None and self.admin_tls.client_ca)
-        if not is_loopback(self.admin) and not guarded:
-            raise ValueError(
+        if not is_loopback(self.admin) and not guarded and not broken & {"admin", "admin_token_file", "admin_tls"}:
+            problems.append(
                 f"admin: {self.admin} is not loopback, so the admin API needs admin_token_file or "
                 "admin_tls with client_ca (mTLS)"
             )
-        if self.repository_control == "token" and self.admin_token_file is None:
-            raise ValueError("repository_control: 'token' needs admin_token_file")
+        needs_token = self.repository_control == "token" and self.admin_token_file is None
+        if needs_token and not broken & {"repository_control", "admin_token_file"}:
+            problems.append("repository_control: 'token' needs admin_token_file")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     def admin_token(self) -> str:
         """The bearer token; "" where none is set."""
-        return self.admin_token_file.read_text().strip() if self.admin_token_file is not None else ""
+        return first_line(self.admin_token_file) if self.admin_token_file is not None else ""
 
     def state_folder(self) -> Path:
         """Where state lives: as configured, or under XDG_STATE_HOME in a folder named by the model roots."""
@@ -183,6 +197,10 @@ class Config(_Section):
 
     def worker_count(self) -> int:
         return self.workers or len(os.sched_getaffinity(0))
+
+
+def first_line(file: Path) -> str:
+    return next(iter(file.read_text().splitlines()), "").strip()
 
 
 def is_loopback(address: str) -> bool:
@@ -203,10 +221,23 @@ def load_config(
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        problems += [_explain(item) for item in error.errors(include_url=False)]
+        problems += _explained(error)
+        problems += _disagreements(settings, {str(item["loc"][0]) for item in error.errors() if item["loc"]})
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _disagreements(settings: Mapping[str, Any], broken: set[str]) -> list[str]:
+    """Broken rules over the settings that are right in themselves: pydantic stops before it looks at them."""
+    if not broken:
+        return []
+    rest = {"models": (".",)} | {key: value for key, value in settings.items() if key not in broken}
+    try:
+        Config.model_validate(rest, context={"broken": broken})
+    except ValidationError as error:
+        return _explained(error)
+    return []
 
 
 def _read_file(file: Path, problems: list[str]) -> dict[str, Any]:
@@ -254,6 +285,10 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
             _merge(below[key], value)
         else:
             below[key] = value
+
+
+def _explained(error: ValidationError) -> list[str]:
+    return [line for item in error.errors(include_url=False) for line in _explain(item).splitlines()]
 
 
 def _explain(item: Any) -> str:

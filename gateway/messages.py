@@ -35,11 +35,15 @@ class VersionOrder(_Message):
 
 
 class ModelOrder(_Message):
-    """`serve`: route to these. `prepare`: load, do not route. `unavailable`: known versions not to be loaded."""
+    """`serve`: route to these. `prepare`: load, do not route, on worker `prepare_on` alone or on all (-1).
+
+    `unavailable`: known versions that are not to be loaded, and why.
+    """
 
     model: str
     serve: tuple[VersionOrder, ...] = ()
     prepare: tuple[VersionOrder, ...] = ()
+    prepare_on: int = -1
     labels: dict[str, int] = Field(default_factory=dict)
     default_target: str = ""
     unavailable: dict[int, str] = Field(default_factory=dict)

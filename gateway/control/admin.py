@@ -371,7 +371,7 @@ def _state(state: VersionState) -> Any:
 
 def _timestamp(seconds: float) -> Timestamp:
     stamp = Timestamp()
-    stamp.FromNanoseconds(int(seconds * 1e9))
+    stamp.FromMicroseconds(round(seconds * 1e6))
     return stamp
 
 

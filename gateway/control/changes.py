@@ -27,19 +27,17 @@ from gateway.control.desired import (
     without_version,
 )
 from gateway.control.fleet import Fleet
+from gateway.control.preparation import ALL_WORKERS, Preparations, Trial, VersionFailed
 from gateway.errors import Precondition
-from gateway.messages import manifest_document
+from gateway.messages import ModelOrder, manifest_document
 from gateway.store.contract import AuditEntry, DesiredModel, DesiredVersion, Store
 from runtime.errors import IncompleteVersion, LoadError, NotFound, NotReady, ServingError
 from runtime.repository.cache import ArtifactCache
 from runtime.repository.manifest import Manifest
 from runtime.repository.repository import ModelEntry, Repository, Scan
-from runtime.versions.policy import InstanceKey
-from runtime.versions.state import VersionState
 
 log = logging.getLogger(__name__)
 
-LOAD_SECONDS = 600.0  # for all workers to load and warm up
 FLIP_SECONDS = 10.0  # for all workers to take up new routes, which takes them milliseconds
 WORKER_SECONDS = 30.0  # for a first worker to be there
 
@@ -74,7 +72,7 @@ class Changes:
         self.desired: dict[str, DesiredModel] = {}
         self.scan = Scan()
         self._candidates: dict[str, dict[tuple[int, str], Candidate]] = defaultdict(dict)
-        self._prepare: dict[str, list[tuple[DesiredVersion, Candidate]]] = {}
+        self._preparations = Preparations(lambda: self.fleet, self._broadcast)
         self._failures: dict[str, dict[int, str]] = defaultdict(dict)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._scan_lock = asyncio.Lock()
@@ -159,12 +157,11 @@ class Changes:
             candidates = {v: await self._candidate(entry, before, v) for v in versions}
         except ServingError:
             return False
-        found = {v: (c.artifact.digest, c.manifest) for v, c in candidates.items()}
+        found = {v: (c.artifact.digest, dict(c.settings)) for v, c in candidates.items()}
         if self._tried.get(model) == found:
             return False
         self._tried[model] = found
-        loaded_with = {v: c.manifest for (v, _), c in self._candidates[model].items()}
-        chosen = next_versions(before, candidates, loaded_with, force=False, last_generation=0)
+        chosen = next_versions(before, candidates, force=False, last_generation=0)
         return before is None or chosen != before.versions
 
     def unavailable(self, model: str) -> dict[int, str]:
@@ -183,7 +180,8 @@ class Changes:
         return self._failures.get(model, {}).get(version, "")
 
     def preparing(self, model: str) -> list[DesiredVersion]:
-        return [version for version, _ in self._prepare.get(model, [])]
+        trial = self._preparations.trials.get(model)
+        return [version for version, _ in trial.new] if trial is not None else []
 
     async def _transact(
         self,
@@ -206,9 +204,12 @@ class Changes:
                 audit = _entry(action, after, version, actor, "done", _describe(after))
                 record = await self._commit(after, before, audit)
             except ServingError as error:
+                tried = tuple(self.preparing(model))
                 self._abandon(model)
                 refused = isinstance(error, (Precondition, NotFound))
                 stand_in = self.desired.get(model) or DesiredModel(name=model[:128], served=False)
+                if action == "load":  # not what is served, but what should have been
+                    stand_in = replace(stand_in, versions=tried)
                 outcome = "refused" if refused else "failed"
                 await self._audit(action, stand_in, version, actor, outcome, error.message)
                 log.warning("%s %s by %s %s: %s", action, model, actor.name, outcome, error.message)
@@ -240,9 +241,8 @@ class Changes:
                 )
         versions = choose_versions(model, entry.versions, entry.manifest, wanted, keep)
         candidates = {v: await self._candidate(entry, before, v) for v in versions}
-        loaded_with = {v: c.manifest for (v, _), c in self._candidates[model].items()}
         last = self._generations[model]
-        chosen = next_versions(before, candidates, loaded_with, force=force, last_generation=last)
+        chosen = next_versions(before, candidates, force=force, last_generation=last)
         self._generations[model] = max(last, *(version.generation for version in chosen))
         names = self._names(before, entry.manifest, versions)
         after = DesiredModel(
@@ -267,60 +267,35 @@ class Changes:
             return
         for version, _ in new:
             self._failures[model].pop(version.version, None)
-        self._prepare[model] = new
-        revision = self._broadcast()
-        keys = [InstanceKey(model, version.version, version.digest, version.generation) for version, _ in new]
-
-        def decided() -> bool:
-            workers = self.fleet.workers.values()
-            states = [[_state(worker.reports.get(key)) for key in keys] for worker in workers]
-            if any(VersionState.FAILED.name in row for row in states):
-                return True
-            return (
-                bool(states)
-                and self.fleet.all_at(revision)
-                and all(state == VersionState.AVAILABLE.name for row in states for state in row)
-            )
-
-        in_time = await self.fleet.until(decided, LOAD_SECONDS)
-        for key in keys:
-            for index, report in sorted(self.fleet.reports_of(key).items()):
-                if report.state == VersionState.FAILED.name:
-                    self._failures[model][key.version] = report.reason
-                    raise LoadError(f"version {key.version} of model {model!r} cannot be served: {report.reason}")
-                log.debug("%s is %s on worker %d", key, report.state, index)
-        if not in_time:
-            raise NotReady(
-                f"model {model!r} was not loaded by all workers within {LOAD_SECONDS:g} s; nothing has changed"
-            )
+        try:
+            await self._preparations.run(model, new)
+        except VersionFailed as error:
+            self._failures[model][error.version] = error.why
+            raise
 
     async def _commit(self, after: DesiredModel, before: DesiredModel | None, audit: AuditEntry) -> int:
         """Phase two: durable first, then visible."""
         expected = before.revision if before is not None else 0
         record = await asyncio.to_thread(self._store.put_model, after, expected_revision=expected, audit=audit)
         self.desired[after.name] = replace(after, revision=expected + 1)
-        self._prepare.pop(after.name, None)
+        self._preparations.end(after.name)
         revision = self._broadcast()
         if not await self.fleet.until(lambda: self.fleet.all_at(revision), FLIP_SECONDS):
             log.warning("not every worker has taken up the change of %s yet", after.name)
         return record.id
 
     def _abandon(self, model: str) -> None:
-        if self._prepare.pop(model, None):
+        if self._preparations.end(model):
             self._broadcast()
 
     def _broadcast(self) -> int:
-        models = sorted({*self.desired, *self._prepare, *self.scan.models})
-        orders = [
-            model_order(
-                self.desired.get(name) or DesiredModel(name=name, served=False),
-                self._candidates[name],
-                self._prepare.get(name, ()),
-                self.unavailable(name),
-            )
-            for name in models
-        ]
-        return self.fleet.order(orders, hold=self._booting)
+        models = sorted({*self.desired, *self._preparations.trials, *self.scan.models})
+        return self.fleet.order([self._order(name) for name in models], hold=self._booting)
+
+    def _order(self, name: str) -> ModelOrder:
+        trial = self._preparations.trials.get(name) or Trial((), ALL_WORKERS)
+        desired = self.desired.get(name) or DesiredModel(name=name, served=False)
+        return model_order(desired, self._candidates[name], trial.new, trial.worker, self.unavailable(name))
 
     def _names(self, before: DesiredModel | None, manifest: Manifest, versions: Sequence[int]) -> dict[str, Any]:
         """Labels and default: the operators', or at a model's first load the manifest's."""
@@ -357,13 +332,16 @@ class Changes:
         if version not in entry.versions and before is not None:  # pinned by a name, and gone from the repository
             digest = next(v.digest for v in before.versions if v.version == version)
             return self._candidates[entry.name][version, digest]
-        artifact = await asyncio.to_thread(self._repository.fetch, entry.name, version)
+        try:
+            artifact = await asyncio.to_thread(self._repository.fetch, entry.name, version)
+        except ServingError as error:
+            self._failures[entry.name][version] = error.message
+            raise
         return Candidate(artifact, manifest_document(entry.manifest))
 
     async def _find_files(self, model: DesiredModel) -> None:
         """From the cache, by digest; else from the repository, if it still holds that content."""
         entry = self.scan.models.get(model.name)
-        manifest = manifest_document(entry.manifest if entry is not None and not entry.problems else Manifest())
         for version in model.versions if model.served else ():
             artifact = await asyncio.to_thread(self._repository.cached, model.name, version.version, version.digest)
             if artifact is None and entry is not None and version.version in entry.versions:
@@ -380,7 +358,7 @@ class Changes:
                     continue
                 artifact = found
             if artifact is not None:
-                self._candidates[model.name][version.version, version.digest] = Candidate(artifact, manifest)
+                self._candidates[model.name][version.version, version.digest] = Candidate(artifact, version.settings)
 
     async def _sweep(self) -> None:
         """Forgets files that nothing serves any more; while a change is under way that is left to the next sweep."""
@@ -432,7 +410,3 @@ def _describe(model: DesiredModel) -> str:
     versions = ", ".join(f"{v.version} ({v.digest[:19]})" for v in model.versions)
     labels = ", ".join(f"{name}={version}" for name, version in sorted(model.labels.items()))
     return f"serves {versions}; labels {labels or 'none'}; default {model.default_target or 'newest'}"
-
-
-def _state(report: Any) -> str:
-    return report.state if report is not None else VersionState.NOT_LOADED.name

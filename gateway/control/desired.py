@@ -20,7 +20,7 @@ class Candidate:
     """A version that could be served: its files, and the settings it would be loaded with."""
 
     artifact: Artifact
-    manifest: dict[str, Any]
+    settings: Mapping[str, Any]
 
 
 def choose_versions(
@@ -51,7 +51,6 @@ def choose_versions(
 def next_versions(
     before: DesiredModel | None,
     candidates: Mapping[int, Candidate],
-    loaded_with: Mapping[int, dict[str, Any]],
     *,
     force: bool,
     last_generation: int,
@@ -67,12 +66,11 @@ def next_versions(
     chosen = []
     for version, candidate in sorted(candidates.items()):
         old = present.get(version)
-        same = old is not None and old.digest == candidate.artifact.digest
-        unchanged = loaded_with.get(version, candidate.manifest) == candidate.manifest
-        if old is not None and same and unchanged and not force:
+        digest, settings = candidate.artifact.digest, candidate.settings
+        if old is not None and (old.digest, old.settings) == (digest, settings) and not force:
             chosen.append(old)
         else:
-            chosen.append(DesiredVersion(version, candidate.artifact.digest, generation))
+            chosen.append(DesiredVersion(version, digest, generation, settings))
     return tuple(chosen)
 
 
@@ -129,6 +127,7 @@ def model_order(
     model: DesiredModel,
     candidates: Mapping[tuple[int, str], Candidate],
     prepare: Sequence[tuple[DesiredVersion, Candidate]],
+    prepare_on: int,
     unavailable: Mapping[int, str],
 ) -> ModelOrder:
     """What workers are told. A served version without files is named as unavailable, not ordered."""
@@ -146,6 +145,7 @@ def model_order(
         model=model.name,
         serve=tuple(serve),
         prepare=tuple(version_order(version, candidate) for version, candidate in prepare),
+        prepare_on=prepare_on,
         labels=dict(model.labels),
         default_target=model.default_target,
         unavailable=lacking,
@@ -161,7 +161,7 @@ def version_order(version: DesiredVersion, candidate: Candidate) -> VersionOrder
         folder=artifact.folder,
         model_filename=artifact.model_filename,
         file_bytes=artifact.file_bytes,
-        manifest=candidate.manifest,
+        manifest=dict(version.settings),
     )
 
 

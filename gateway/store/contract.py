@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from runtime.errors import ServingError
 
@@ -59,11 +59,16 @@ class StoreVersionError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class DesiredVersion:
-    """One version to serve. `digest` is "sha256:<hex>"; `generation` grows when the same version is loaded again."""
+    """One version to serve. `digest` is "sha256:<hex>"; `generation` grows when the same version is loaded again.
+
+    `settings` is what it was loaded with, in model.yaml's form and made of JSON's types: a restart loads it the same
+    way, whatever has become of the repository.
+    """
 
     version: int
     digest: str
     generation: int
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _require_int64("version", self.version)

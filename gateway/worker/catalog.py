@@ -19,7 +19,8 @@ from runtime.versions.version import LoadedVersion
 class Catalog:
     """Rebuilds the table at each change, under a lock that no request takes, and publishes it by `on_table`."""
 
-    def __init__(self, on_table: Callable[[RouteTable[Target]], None]) -> None:
+    def __init__(self, index: int, on_table: Callable[[RouteTable[Target]], None]) -> None:
+        self._index = index
         self._on_table = on_table
         self._lock = threading.Lock()
         self._orders: dict[str, ModelOrder] = {}
@@ -38,7 +39,7 @@ class Catalog:
         return [
             version_target(order.model, version)
             for order in desired.models
-            for version in (*order.serve, *order.prepare)
+            for version in (*order.serve, *(order.prepare if order.prepare_on in (-1, self._index) else ()))
         ]
 
     def note(self, instance: Instance) -> None:

@@ -52,7 +52,7 @@ class Worker:
         self._statistics = StatisticsWriter(pages[orders.index])
         self._pipeline = Pipeline(config.limits.max_in_flight, self._statistics.set_in_flight)
         self._health = Health()
-        self._catalog = Catalog(self._on_table)
+        self._catalog = Catalog(orders.index, self._on_table)
         self._manager = VersionManager(self._make_target, self._on_change)
         self._link = Link(orders.link_address, self._greet, self._on_desired)
         self._transport = make_transport(config.transport, transport_settings(orders))

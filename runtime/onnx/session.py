@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from runtime.types import Signature
 
 Array = npt.NDArray[Any]
 
-ort.set_default_logger_severity(3)  # errors only: warnings about graphs belong to whoever exports them
+ort.set_default_logger_severity(4)  # its errors come as exceptions, and are logged where they are handled
 ort.disable_telemetry_events()
 
 OPTIMIZATION = {
@@ -31,6 +32,11 @@ OPTIMIZATION = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 EXECUTION = {"sequential": ort.ExecutionMode.ORT_SEQUENTIAL, "parallel": ort.ExecutionMode.ORT_PARALLEL}
+SOURCE_LINE = re.compile(r"\S*/onnxruntime_src/[^)]*\)(?: const)?\s*|\b\w+\.(?:cc|h):\d+ ")
+"""File, line and C++ function of ONNX Runtime, which it puts into its messages."""
+SOURCE_PLACE = re.compile(  # file:line and the C++ function, as ONNX Runtime's checks put before their words
+    r"/\S+\.(?:cc|h|hpp|cpp):\d+ .*?\)(?:::<lambda\([^)]*\)>)?(?: const)?(?: \[with [^\]]*\])? "
+)
 BROKEN_FILE = (ort_errors.InvalidProtobuf, ort_errors.InvalidGraph, ort_errors.NoSuchFile, ort_errors.NotFound)
 
 
@@ -159,12 +165,18 @@ def _read_value(value: Any, datatype: str) -> Array:
 
 
 def _first_line(error: Exception, model_file: Path) -> str:
-    """ONNX Runtime's own words without the server's paths and its bracketed prefix."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    text = text.replace(str(model_file), model_file.name).replace(str(model_file.parent), "")
-    if text.startswith("[ONNXRuntimeError]"):
-        text = text.split(" : ", 3)[-1]
-    return text[:500]
+    """ONNX Runtime's own words without the server's paths."""
+    text = str(error) or type(error).__name__
+    return plain_words(text.replace(str(model_file), model_file.name).replace(str(model_file.parent), ""))
+
+
+def plain_words(text: str) -> str:
+    """The first line of ONNX Runtime's message without its bracketed prefix and the places in its source."""
+    lines = text.strip().splitlines()
+    line = lines[0] if lines else ""
+    if line.startswith("[ONNXRuntimeError]"):
+        line = line.split(" : ", 3)[-1]
+    return SOURCE_PLACE.sub("", line)[:500]
 
 
 def _hint(text: str) -> str:

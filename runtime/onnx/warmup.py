@@ -1,8 +1,8 @@
 """Validation and warm-up: what a version must show before it may take traffic.
 
 Inputs come from the version's warm-up file (an .npz with one array per input, rows along axis 0) or are synthesized
-from the signature. Whether axis 0 really is an axis of rows is measured, not assumed: three different rows are run
-together and one by one, and must give the same answers.
+from the signature. Whether axis 0 really is an axis of rows is measured, not assumed: three rows, of which the first
+and the last differ, are run together and one by one, and must give the same answers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from runtime.errors import LoadError, RunError
 from runtime.onnx.dtypes import BY_NAME
-from runtime.onnx.session import RunStop, Session
+from runtime.onnx.session import RunStop, Session, plain_words
 from runtime.onnx.signature import batch_axis, show_shape
 from runtime.repository.manifest import WarmupSettings
 from runtime.types import ANY, Signature, TensorSpec
@@ -26,9 +26,9 @@ Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 
 DEFAULT_MAX_ROWS = 64  # where nothing is configured: one run of a small model stays far below a millisecond
-LIMIT_SECONDS = 120.0  # a Loop without end must not keep a loader for ever
 ROWS = 3
-SYNTHETIC = ("random", "zeros", "ones")
+SYNTHETIC = ("random", "bits", "zeros", "ones")
+COLUMNS = ((1, 2, 0), (0, 2, 1))  # sorting changes them, reversing too, the latter also where only 0 and 1 are left
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,21 @@ class WarmUp:
     warnings: tuple[str, ...]
 
 
+class _Stopped(Exception):
+    """The warm-up's time is over."""
+
+
 def warm_up(session: Session, folder: Path, settings: WarmupSettings, configured_max_rows: int | None) -> WarmUp:
     """Runs every batch size that will be used. Raises LoadError if the version must not take traffic."""
     stop = RunStop()
-    timer = stop.after(LIMIT_SECONDS)
+    timer = stop.after(settings.limit_seconds)
     try:
         return _warm_up(session, folder, settings, configured_max_rows, stop)
+    except _Stopped:
+        raise LoadError(
+            f"warm-up was stopped after {settings.limit_seconds:g} s (warmup.limit_seconds): the model may loop "
+            "without end"
+        ) from None
     finally:
         timer.cancel()
 
@@ -69,8 +78,16 @@ def _warm_up(session: Session, folder: Path, settings: WarmupSettings, configure
         return WarmUp(configured or 0, 0.0, tuple(warnings))
     max_rows = 0
     if configured != 0 and batch_axis(signature):
-        mixed = _rows_influence_each_other(session, feeds, stop)
-        if not mixed:
+        probe = _probe(session, feeds, settings, stop)
+        mixed = "" if probe is None else _rows_influence_each_other(session, probe, stop)
+        if probe is None:
+            max_rows = configured or 0
+            warnings.append(
+                "whether rows influence each other is not known, for no rows that differ were accepted: put three "
+                f"different rows into {settings.file} beside the model"
+                + ("" if configured else "; until then requests are run one by one")
+            )
+        elif not mixed:
             max_rows = configured or DEFAULT_MAX_ROWS
         elif configured:
             raise LoadError(
@@ -94,7 +111,11 @@ def batch_sizes(max_rows: int) -> tuple[int, ...]:
 
 
 def synthesize(signature: Signature, rows: int, free_axis_size: int, kind: str) -> Feeds:
-    """Inputs of the right shapes; `kind`: random, zeros, ones. Axes of one symbolic name get one size."""
+    """Inputs of the right shapes; `kind` is of SYNTHETIC. Axes of the row axis' symbolic name get its size.
+
+    "random" and "bits" differ between the first row and the third: floats are normal, integers at most 2 ("bits": 1),
+    so that they are valid as ids.
+    """
     random = np.random.default_rng(0)
     batched = batch_axis(signature)
     row_axis = signature.inputs[0].axes[0] if batched and signature.inputs[0].axes else ""
@@ -114,18 +135,22 @@ def synthesize(signature: Signature, rows: int, free_axis_size: int, kind: str) 
 
 def _values(spec: TensorSpec, shape: tuple[int, ...], kind: str, random: np.random.Generator) -> Array:
     dtype = BY_NAME[spec.datatype].numpy
+    if kind == "random" and (dtype.kind == "f" or spec.datatype == "BF16"):
+        values: Array = np.asarray(random.normal(size=shape))
+    elif kind in ("zeros", "ones") or not shape:
+        values = np.full(shape, kind == "ones", np.int64)
+    else:
+        column = random.integers(0, len(COLUMNS), size=(1, *shape[1:]))
+        values = np.array(COLUMNS)[column, (np.arange(shape[0]) % ROWS).reshape(-1, *[1] * (len(shape) - 1))]
+        if kind == "bits":
+            values = np.minimum(values, 1)
     if spec.datatype == "BYTES":
-        words = {"random": ["a", "b", "0", "1.5"], "zeros": ["0"], "ones": ["1"]}[kind]
-        return random.choice(np.array(words, object), shape).astype(object)
+        words = np.array(["a", "b", "1.5"] if kind == "random" else ["0", "1"], object)
+        return np.asarray(words[values], object)
     if spec.datatype == "BF16":  # the upper half of a float32
-        values = {"random": random.normal(size=shape), "zeros": np.zeros(shape), "ones": np.ones(shape)}[kind]
         bits: Array = np.asarray((np.asarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16))
         return bits
-    if kind == "random":
-        if dtype.kind == "f":
-            return np.asarray(random.normal(size=shape)).astype(dtype)
-        return np.asarray(random.integers(0, 2, size=shape)).astype(dtype)
-    return np.full(shape, kind == "ones", dtype)
+    return np.asarray(values).astype(dtype)
 
 
 def _first_that_runs(session: Session, file: Path, settings: WarmupSettings, stop: RunStop) -> tuple[Feeds | None, str]:
@@ -140,7 +165,7 @@ def _first_that_runs(session: Session, file: Path, settings: WarmupSettings, sto
             session.run(feeds, None, stop)
         except RunError as error:
             _raise_if_stopped(stop)
-            failure = failure or error.detail.splitlines()[0][:300]
+            failure = failure or plain_words(error.detail)
         else:
             return feeds, ""
     return None, failure
@@ -161,7 +186,7 @@ def _read_file(file: Path, signature: Signature) -> Feeds:
             continue
         want = BY_NAME[spec.datatype].numpy
         if spec.datatype == "BYTES":
-            array = np.array([str(element) for element in array.ravel()], object).reshape(array.shape)
+            array = np.array([_text(element) for element in array.ravel()], object).reshape(array.shape)
         fits = array.ndim == len(spec.shape) and all(
             axis in (ANY, size) for axis, size in zip(spec.shape, array.shape, strict=True)
         )
@@ -176,6 +201,10 @@ def _read_file(file: Path, signature: Signature) -> Feeds:
     return feeds
 
 
+def _text(element: Any) -> str:
+    return element.decode("utf-8", "replace") if isinstance(element, bytes) else str(element)
+
+
 def _timed_run(session: Session, feeds: Feeds, stop: RunStop) -> float:
     started = time.perf_counter()
     _run(session, feeds, stop)
@@ -187,14 +216,34 @@ def _run(session: Session, feeds: Feeds, stop: RunStop) -> list[Array]:
         return session.run(feeds, None, stop)
     except RunError as error:
         _raise_if_stopped(stop)
-        raise LoadError(
-            f"the model fails in warm-up: {error.detail.splitlines()[0][:300]}", detail=error.detail
-        ) from None
+        raise LoadError(f"the model fails in warm-up: {plain_words(error.detail)}", detail=error.detail) from None
 
 
 def _raise_if_stopped(stop: RunStop) -> None:
     if stop.options.terminate:
-        raise LoadError(f"warm-up was stopped after {LIMIT_SECONDS:g} s: the model may loop without end")
+        raise _Stopped
+
+
+def _probe(session: Session, feeds: Feeds, settings: WarmupSettings, stop: RunStop) -> Feeds | None:
+    """Rows that tell mixed or reordered answers from right ones: `feeds`, or synthesized ones; None if none run."""
+    if _tells(feeds):
+        return feeds
+    for kind in SYNTHETIC:
+        made = synthesize(session.signature, ROWS, settings.free_axis_size, kind)
+        if not _tells(made):
+            continue
+        try:
+            session.run(made, None, stop)
+        except RunError:
+            _raise_if_stopped(stop)
+        else:
+            return made
+    return None
+
+
+def _tells(feeds: Feeds) -> bool:
+    three = _resize(feeds, ROWS).values()
+    return any(array[:1].tolist() != array[-1:].tolist() for array in three)
 
 
 def _rows_influence_each_other(session: Session, feeds: Feeds, stop: RunStop) -> str:
@@ -206,7 +255,7 @@ def _rows_influence_each_other(session: Session, feeds: Feeds, stop: RunStop) ->
         together = _run(session, _resize(feeds, ROWS), stop)
     except LoadError as error:
         _raise_if_stopped(stop)
-        return f"three rows cannot be run together and one by one ({error.detail.splitlines()[0][:200]})"
+        return f"three rows cannot be run together and one by one ({plain_words(error.detail)})"
     names = [spec.name for spec in session.signature.outputs]
     for index, name in enumerate(names):
         whole = together[index]

@@ -173,6 +173,10 @@ class WarmupSettings(_Section):
     )
     free_axis_size: int = _integer(8, 1, 4096, "Size of axes that the graph leaves open, where the file gives none.")
     runs: int = _integer(1, 1, 100, "Runs per batch size.")
+    limit_seconds: float = _option(
+        120.0, "a number of seconds 0.1..3600", "A warm-up that takes longer is stopped, and the load refused.",
+        ge=0.1, le=3600,
+    )  # fmt: skip
 
 
 Batching = Annotated[BatchingSettings, BeforeValidator(_null_as_empty)]

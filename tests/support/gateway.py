@@ -32,12 +32,15 @@ class Gateway:
         workers: int = 1,
         config: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
+        addresses: dict[str, str] | None = None,
     ) -> None:
+        """`addresses`: "grpc", "http", "admin" → HOST:PORT, where not an ephemeral port of loopback."""
         self.models = str(models)
         self.state_dir = Path(state_dir)
         self.workers = workers
         self.config = config or {}
         self.environment = environment or {}
+        self.addresses = {name: "127.0.0.1:0" for name in ("grpc", "http", "admin")} | (addresses or {})
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoints: dict[str, Any] = {}
         self.log_file = self.state_dir.parent / f"{self.state_dir.name}.log"
@@ -86,7 +89,8 @@ class Gateway:
         command = [
             sys.executable, "-m", "gateway", "serve", "--models", self.models, "--config", str(config_file),
             "--state-dir", str(self.state_dir), "--workers", str(self.workers),
-            "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "text",
+            "--grpc", self.addresses["grpc"], "--http", self.addresses["http"], "--admin", self.addresses["admin"],
+            "--log-format", "text",
         ]  # fmt: skip
         clean = {key: value for key, value in os.environ.items() if not key.startswith("DRIFTGATE_")}
         with self.log_file.open("ab") as log:

@@ -22,7 +22,7 @@ session:
   spinning: true
   execution_providers: [{CUDAExecutionProvider: {device_id: 0}}, CPUExecutionProvider]
   config: {session.intra_op.allow_spinning: 1}
-warmup: {enabled: false, batch_sizes: [1, 8], file: sample.npz, free_axis_size: 16, runs: 3}
+warmup: {enabled: false, batch_sizes: [1, 8], file: sample.npz, free_axis_size: 16, runs: 3, limit_seconds: 7.5}
 instances: 2
 description: scores loans
 metadata: {team: risk, year: 2025}
@@ -76,6 +76,7 @@ def test_every_field_is_read():
         "file": "sample.npz",
         "free_axis_size": 16,
         "runs": 3,
+        "limit_seconds": 7.5,
     }
     assert (manifest.instances, manifest.description) == (2, "scores loans")
     assert manifest.metadata == {"team": "risk", "year": "2025"}

@@ -1,0 +1,17 @@
+"""What holds after every file of whole-process tests: no process and no shared memory is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from support.leaks import alive, shared_memory
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left() -> Iterator[None]:
+    before = shared_memory()
+    yield
+    assert alive(psutil.Process().children(recursive=True)) == []
+    assert shared_memory() <= before
