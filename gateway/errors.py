@@ -39,22 +39,32 @@ STATUS_DETAILS = "grpc-status-details-bin"
 
 
 class Draining(runtime_errors.NotReady):
+    """The gateway is shutting down; it finishes what is in flight."""
+
     reason = "DRAINING"
 
 
 class Unauthenticated(runtime_errors.CallerError):
+    """Nobody known is asking: no token, or a wrong one."""
+
     reason = "UNAUTHENTICATED"
 
 
 class Denied(runtime_errors.CallerError):
+    """Whoever asks may not do this here."""
+
     reason = "PERMISSION_DENIED"
 
 
 class Precondition(runtime_errors.CallerError):
+    """The request is right, but the present state forbids it."""
+
     reason = "FAILED_PRECONDITION"
 
 
 class Unsupported(runtime_errors.CallerError):
+    """There is no such function here."""
+
     reason = "UNSUPPORTED"
 
 

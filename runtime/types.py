@@ -13,13 +13,15 @@ class TensorSpec:
     """One input or output of a model.
 
     `datatype` is the protocol's name ("FP32", "BYTES", ...); `shape` has ANY for an axis of any size and is () for a
-    scalar; `axes` holds the graph's symbolic name of each axis ("" where it has none).
+    scalar; `axes` holds the graph's symbolic name of each axis ("" where it has none). `any_rank`: the graph declares
+    no shape at all, so any will do.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     axes: tuple[str, ...] = ()
+    any_rank: bool = False
 
 
 @dataclass(frozen=True, slots=True)

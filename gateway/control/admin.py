@@ -183,27 +183,26 @@ class AdminService:
     async def WatchModels(self, request: pb.WatchModelsRequest, _: Actor) -> AsyncIterator[pb.ModelEvent]:
         if self._events.full:
             raise Overloaded("too many watchers are connected", retry_after_seconds=1.0)
-        now = datetime.now(UTC).timestamp()
-        changes = self._events.watch()
-        pending: asyncio.Task[ModelChange] = asyncio.ensure_future(anext(changes))
-        closing = asyncio.ensure_future(self.closing.wait())
-        try:
+        with self._events.watching() as changes:  # before what is so now: no change may fall between
+            now = datetime.now(UTC).timestamp()
             for worker, report in initial_reports(self._fleet):
                 if request.model in ("", report.model):
                     yield _event(ModelChange(now, worker, report, initial=True))
-            while True:
-                await asyncio.wait({pending, closing}, return_when=asyncio.FIRST_COMPLETED)
-                if closing.done():
-                    return
-                change = pending.result()
-                pending = asyncio.ensure_future(anext(changes))
-                if request.model in ("", change.report.model):
-                    yield _event(change)
-        finally:
-            pending.cancel()
-            closing.cancel()
-            await asyncio.gather(pending, closing, return_exceptions=True)
-            await changes.aclose()  # type: ignore[attr-defined]  # an async generator
+            closing = asyncio.ensure_future(self.closing.wait())
+            pending = asyncio.ensure_future(changes.get())
+            try:
+                while True:
+                    await asyncio.wait({pending, closing}, return_when=asyncio.FIRST_COMPLETED)
+                    if closing.done():
+                        return
+                    change = pending.result()
+                    pending = asyncio.ensure_future(changes.get())
+                    if request.model in ("", change.report.model):
+                        yield _event(change)
+            finally:
+                pending.cancel()
+                closing.cancel()
+                await asyncio.gather(pending, closing, return_exceptions=True)
 
     def _changed(self, model: str, outcome: Outcome) -> pb.ChangeResponse:
         views = model_views(self._changes, self._fleet, model)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from gateway.messages import VersionReport
@@ -43,11 +44,12 @@ class Events:
     def full(self) -> bool:
         return len(self._watchers) >= MAX_WATCHERS
 
-    async def watch(self) -> AsyncIterator[ModelChange]:
+    @contextmanager
+    def watching(self) -> Iterator[asyncio.Queue[ModelChange]]:
+        """Every change from here on."""
         queue: asyncio.Queue[ModelChange] = asyncio.Queue(MAX_WAITING)
         self._watchers[queue] = 0
         try:
-            while True:
-                yield await queue.get()
+            yield queue
         finally:
             del self._watchers[queue]

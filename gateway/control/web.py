@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Iterable
 
@@ -50,6 +51,7 @@ class WebServer:
                 Route("/metrics", self._metrics),
             ]
         )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
         config = uvicorn.Config(
             application,
             log_config=None,

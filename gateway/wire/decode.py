@@ -200,7 +200,7 @@ def _utf8(name: str, index: int, element: bytes) -> str:
 
 def _check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> int:
     """Answers the number of elements; Python's integers cannot overflow."""
-    want = spec.shape
+    want = shape if spec.any_rank else spec.shape
     if len(shape) != len(want):
         raise _wrong_shape(spec, shape)
     elements = 1

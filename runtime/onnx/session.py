@@ -16,6 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from runtime.errors import LoadError, RunError
 from runtime.onnx.dtypes import BY_NAME
+from runtime.onnx.rank import without_rank
 from runtime.onnx.signature import read_signature
 from runtime.repository.manifest import SessionSettings
 from runtime.types import Signature
@@ -77,7 +78,11 @@ class Session:
             if name not in self.execution_providers
         )
         metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        self.signature: Signature = read_signature(self._session.get_inputs(), self._session.get_outputs(), metadata)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        # ONNX Runtime shows an undeclared rank like a scalar's; only then is the file itself asked.
+        unclear = any(not arg.shape for arg in (*inputs, *outputs))
+        unranked = without_rank(model_file) if unclear else frozenset()
+        self.signature: Signature = read_signature(inputs, outputs, metadata, unranked)
         tensors = (*self.signature.inputs, *self.signature.outputs)
         self._by_value = any(spec.datatype == "BF16" for spec in tensors)
         self._output_names = [spec.name for spec in self.signature.outputs]

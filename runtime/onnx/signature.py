@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from runtime.errors import LoadError
@@ -10,13 +10,21 @@ from runtime.onnx.dtypes import BY_ONNX, DATATYPES
 from runtime.types import ANY, Signature, TensorSpec
 
 
-def read_signature(inputs: Sequence[Any], outputs: Sequence[Any], metadata: dict[str, str]) -> Signature:
+def read_signature(
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    metadata: dict[str, str],
+    without_rank: Collection[str] = (),
+) -> Signature:
     """Reads ONNX Runtime's NodeArgs (name, type, shape); every tensor that cannot be served is named at once.
 
     Raises LoadError for sequences, maps, optionals and element types outside the protocol.
     """
     problems: list[str] = []
-    specs = [[_spec(role, arg, problems) for arg in args] for role, args in (("input", inputs), ("output", outputs))]
+    specs = [
+        [_spec(role, arg, arg.name in without_rank, problems) for arg in args]
+        for role, args in (("input", inputs), ("output", outputs))
+    ]
     if not outputs:
         problems.append("the graph has no outputs, so there is nothing to answer")
     if problems:
@@ -24,7 +32,7 @@ def read_signature(inputs: Sequence[Any], outputs: Sequence[Any], metadata: dict
     return Signature(tuple(s for s in specs[0] if s), tuple(s for s in specs[1] if s), metadata)
 
 
-def _spec(role: str, arg: Any, problems: list[str]) -> TensorSpec | None:
+def _spec(role: str, arg: Any, any_rank: bool, problems: list[str]) -> TensorSpec | None:
     datatype = BY_ONNX.get(arg.type)
     if datatype is None:
         problems.append(f"{role} {arg.name!r} is {arg.type}; {_remedy(arg.type)}")
@@ -34,7 +42,7 @@ def _spec(role: str, arg: Any, problems: list[str]) -> TensorSpec | None:
         fixed = isinstance(axis, int) and axis >= 0
         shape.append(axis if fixed else ANY)
         axes.append(axis if isinstance(axis, str) else "")
-    return TensorSpec(arg.name, datatype.name, tuple(shape), tuple(axes))
+    return TensorSpec(arg.name, datatype.name, tuple(shape), tuple(axes), any_rank)
 
 
 def _remedy(onnx_type: str) -> str:

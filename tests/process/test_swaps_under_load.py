@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from support.admin import Admin, admin_of
@@ -125,9 +124,3 @@ def test_reloading_what_is_served_under_load_fails_no_request(served: Served) ->
     assert load.wrong == []
     assert {answer.version for answer in load.answers} == {3}
 
-
-def test_a_version_that_was_replaced_is_out_of_memory_and_not_served_by_number(served: Served, tmp_path: Path) -> None:
-    served.admin.load(MODEL, 3)
-    served.admin.load(MODEL, 1)
-    assert served.admin.available(MODEL) == {1}
-    assert not served.admin.load(MODEL, 1).changed
