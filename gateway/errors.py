@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 DOMAIN = "driftgate"
 STATUS_DETAILS = "grpc-status-details-bin"
+MAX_MESSAGE_BYTES = 1000
+"""Clients take 8 KiB of trailers, in which it stands up to three times, percent-encoded or in base 64."""
 
 
 class Draining(runtime_errors.NotReady):
@@ -108,7 +110,14 @@ def status_of(error: BaseException, where: str) -> Status:
         reference = secrets.token_hex(8)
         log.error("%s failed, reference %s: %s %s", where, reference, error.message, error.detail)
         message = f"{error.message}: {where}, reference {reference}"
-    return _status(code, message, error.reason, error)
+    return _status(code, _shorten(message), error.reason, error)
+
+
+def _shorten(message: str) -> str:
+    encoded = message.encode()
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return message
+    return encoded[:MAX_MESSAGE_BYTES].decode(errors="ignore") + "..."
 
 
 def _status(code: int, message: str, reason: str, error: BaseException) -> Status:

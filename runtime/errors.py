@@ -8,8 +8,8 @@
     ├── Overloaded             a bound was reached; try again after `retry_after_seconds`
     ├── DeadlineExceeded       the caller's deadline passed before an answer was made
     ├── ModelError             the model's fault
-    │   ├── LoadError          it cannot be loaded, validated or warmed up
-    │   └── RunError           it failed on a request
+    │   ├── LoadError          a version cannot be loaded, validated or warmed up
+    │   └── RunError           a version failed on a request
     └── RepositoryError        the repository's fault
         ├── RepositoryUnavailable   the root cannot be read
         └── IncompleteVersion       a version directory that is not (yet) whole

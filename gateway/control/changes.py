@@ -60,6 +60,9 @@ class Outcome:
 
 SYSTEM = Actor("system", "")
 
+Change = Callable[[], Awaitable[tuple[DesiredModel, DesiredModel | None]]]
+"""Answers the model after and before."""
+
 
 class Changes:
     """Owns the desired state. Runs on control's event loop; store and repository are called on threads."""
@@ -80,6 +83,8 @@ class Changes:
         self._under_way = 0  # changes that may use files which the desired state does not name yet
         self._tried: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {}
         self._generations: defaultdict[str, int] = defaultdict(int)
+        self._transactions: set[asyncio.Task[Outcome]] = set()
+        self._restored = asyncio.Event()
         self._booting = True
 
     async def start(self, *, load_new: bool, workers: int) -> None:
@@ -89,6 +94,7 @@ class Changes:
         for model in self.desired.values():
             await self._find_files(model)
         self._broadcast()
+        self._restored.set()
         await self.fleet.until(lambda: len(self.fleet.workers) >= workers, WORKER_SECONDS)
         if load_new:
             fresh = [name for name in sorted(self.scan.models) if name not in self.desired]
@@ -173,25 +179,33 @@ class Changes:
             why = "not loaded" if desired is None or desired.served else "unloaded by an operator"
             reasons = dict.fromkeys(entry.versions, why)
             reasons |= {version: f"incomplete: {problem}" for version, problem in entry.incomplete.items()}
-        return reasons | self._failures.get(model, {})
+        return reasons | {v: why for v in self._failures.get(model, {}) if (why := self.failure(model, v))}
 
     def failure(self, model: str, version: int) -> str:
-        """Why the last attempt to load a version failed; "" if it did not."""
+        """Why the last attempt to load a version failed; "" if it did not, or if that version's files have gone.
+
+        Version 0 is the model's load at the gateway's start.
+        """
+        entry = self.scan.models.get(model)
+        if version and entry is not None and version not in entry.versions:
+            return ""
         return self._failures.get(model, {}).get(version, "")
 
     def preparing(self, model: str) -> list[DesiredVersion]:
         trial = self._preparations.trials.get(model)
         return [version for version, _ in trial.new] if trial is not None else []
 
-    async def _transact(
-        self,
-        action: str,
-        model: str,
-        version: int,
-        actor: Actor,
-        change: Callable[[], Awaitable[tuple[DesiredModel, DesiredModel | None]]],
-    ) -> Outcome:
+    async def _transact(self, action: str, model: str, version: int, actor: Actor, change: Change) -> Outcome:
+        """Goes on if the caller goes away: nothing may be cut off between the store and the workers."""
+        task = asyncio.create_task(self._transaction(action, model, version, actor, change))
+        self._transactions.add(task)
+        task.add_done_callback(self._transactions.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # raised to the caller, if any
+        return await asyncio.shield(task)
+
+    async def _transaction(self, action: str, model: str, version: int, actor: Actor, change: Change) -> Outcome:
         started = time.monotonic()
+        await self._restored.wait()
         async with self._locks[model]:
             async with self._sweep_lock:
                 self._under_way += 1
@@ -278,6 +292,7 @@ class Changes:
         expected = before.revision if before is not None else 0
         record = await asyncio.to_thread(self._store.put_model, after, expected_revision=expected, audit=audit)
         self.desired[after.name] = replace(after, revision=expected + 1)
+        self._failures[after.name].pop(0, None)
         self._preparations.end(after.name)
         revision = self._broadcast()
         if not await self.fleet.until(lambda: self.fleet.all_at(revision), FLIP_SECONDS):

@@ -2,10 +2,10 @@
 
     ServingError (runtime.errors)
     └── StoreError             the store failed in a way that has no name yet
-        ├── StoreUnavailable   it cannot be read or written now: directory, disk, permissions, lock, closed
+        ├── StoreUnavailable   the store cannot be read or written now: directory, disk, permissions, lock, closed
         ├── StoreConflict      the model's revision is not the expected one; read it again, then decide again
-        ├── StoreCorrupt       what is on disk is not what a store wrote
-        └── StoreVersionError  a newer driftgate wrote it; this one would misread it
+        ├── StoreCorrupt       what the store finds on disk is not what a store wrote
+        └── StoreVersionError  a newer driftgate wrote the store; this one would misread it
 
 Errors of operations name no path in their message, for a client may see them; `detail` has it. Errors of opening do:
 they are raised at start, to the operator who chose the path.

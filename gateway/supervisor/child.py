@@ -6,16 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gateway.process import ENVIRONMENT, Spawn
 from gateway.supervisor.restart import History
 
 
 class Child:
-    def __init__(self, name: str, module: str) -> None:
+    def __init__(self, name: str, module: str, environment: Mapping[str, str] | None = None) -> None:
         self.name = name
         self._module = module
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self.pidfd = -1
         self.history = History()
@@ -33,7 +34,7 @@ class Child:
         return self._process is not None
 
     def start(self, orders: Spawn, fds: Sequence[int], now: float) -> None:
-        environment = {**os.environ, ENVIRONMENT: orders.model_dump_json()}
+        environment = {**self._environment, **os.environ, ENVIRONMENT: orders.model_dump_json()}
         command = [sys.executable, "-P", "-m", self._module]
         self._process = subprocess.Popen(command, env=environment, pass_fds=tuple(fds), stdin=subprocess.DEVNULL)
         self.pidfd = os.pidfd_open(self._process.pid)

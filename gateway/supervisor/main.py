@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gateway.config import Config
 from gateway.logs import setup_logging
-from gateway.process import Ending, Spawn
+from gateway.process import WORKER_ENVIRONMENT, Ending, Spawn
 from gateway.supervisor.child import Child
 from gateway.supervisor.ports import Held, PortError, hold, listen, private_listener
 from gateway.supervisor.restart import GiveUp, after_end
@@ -50,7 +50,7 @@ class Supervisor:
         self._tally_segment: Segment = create_tally("driftgate-restarts", self._count + 1)
         self._tally = Tally(self._tally_segment)
         self._control = Child("control", "gateway.control")
-        self._workers = [Child(f"worker {index}", "gateway.worker") for index in range(self._count)]
+        self._workers = [Child(f"worker {index}", "gateway.worker", WORKER_ENVIRONMENT) for index in range(self._count)]
         self._selector = selectors.DefaultSelector()
         self._ending = Ending()
         self._failed = ""

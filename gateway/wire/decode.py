@@ -19,9 +19,19 @@ from runtime.onnx.signature import show_shape
 from runtime.types import ANY, Signature, TensorSpec
 
 MAX_RANK = 32  # numpy's own limit is 64; no model comes near
+MAX_EMPTY_ELEMENTS = 1 << 20  # no bytes stand behind an empty tensor's axes, but a model may allocate by them
 SHOWN_NAMES = 20  # an error lists this many names, not a thousand
 INT_RANGES = {name: np.iinfo(BY_NAME[name].numpy) for name in ("INT8", "INT16", "UINT8", "UINT16")}
-KNOWN_TRITON_PARAMETERS = frozenset({"triton_enable_empty_final_response"})
+PARAMETER_KINDS = {
+    "timeout": ("int64_param",),
+    "priority": ("int64_param", "uint64_param"),
+    "sequence_id": ("int64_param", "string_param"),
+    "sequence_start": ("bool_param",),
+    "sequence_end": ("bool_param",),
+    "triton_enable_empty_final_response": ("bool_param",),
+}
+"""The protocol's own request parameters; any other name is the caller's, except those that begin with triton_."""
+KNOWN_TRITON_PARAMETERS = tuple(name for name in PARAMETER_KINDS if name.startswith("triton_"))
 UINT32 = struct.Struct("<I")
 
 
@@ -146,12 +156,21 @@ def check_parameters(parameters: Any) -> float:
     """Answers the request's own timeout in seconds (inf: none). Raises InvalidRequest."""
     timeout = math.inf
     for name, value in parameters.items():
+        kinds = PARAMETER_KINDS.get(name)
+        if kinds is not None and value.WhichOneof("parameter_choice") not in kinds:
+            raise InvalidRequest(
+                f"parameter {name!r} must be {' or '.join(kind.removesuffix('_param') for kind in kinds)}, "
+                f"got {str(value.WhichOneof('parameter_choice') or 'nothing').removesuffix('_param')}",
+                field=name,
+            )
         if name == "timeout":
-            if value.WhichOneof("parameter_choice") != "int64_param" or value.int64_param < 0:
-                raise InvalidRequest("parameter 'timeout' must be an int64 of microseconds, 0 or more", field="timeout")
+            if value.int64_param < 0:
+                raise InvalidRequest(
+                    f"parameter 'timeout' must be microseconds, 0 or more, got {value.int64_param}", field="timeout"
+                )
             if value.int64_param:
                 timeout = value.int64_param / 1e6
-        elif name.startswith("triton_") and name not in KNOWN_TRITON_PARAMETERS:
+        elif name.startswith("triton_") and kinds is None:
             raise InvalidRequest(
                 f"parameter {name[:100]!r} is reserved and not known here; known: {_names(KNOWN_TRITON_PARAMETERS)}",
                 field=name[:100],
@@ -200,7 +219,7 @@ def _utf8(name: str, index: int, element: bytes) -> str:
 
 def _check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> int:
     """Answers the number of elements; Python's integers cannot overflow."""
-    want = shape if spec.any_rank else spec.shape
+    want = shape[:MAX_RANK] if spec.any_rank else spec.shape
     if len(shape) != len(want):
         raise _wrong_shape(spec, shape)
     elements = 1
@@ -208,6 +227,12 @@ def _check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> int:
         if size < 0 or (expected not in (ANY, size)):
             raise _wrong_shape(spec, shape)
         elements *= size
+    if not elements and math.prod(size or 1 for size in shape) > MAX_EMPTY_ELEMENTS:
+        raise InvalidRequest(
+            f"input {spec.name!r} is empty: expected its other axes to multiply to {MAX_EMPTY_ELEMENTS} at most, "
+            f"got {show_shape(shape)}",
+            field=spec.name,
+        )
     return elements
 
 
@@ -258,7 +283,8 @@ def _wrong_datatype(spec: TensorSpec, got: str) -> InvalidRequest:
 
 def _wrong_shape(spec: TensorSpec, shape: tuple[int, ...]) -> InvalidRequest:
     shown = show_shape(shape[:MAX_RANK]) + ("..." if len(shape) > MAX_RANK else "")
-    return InvalidRequest(f"input {spec.name!r}: expected {show_shape(spec.shape)}, got {shown}", field=spec.name)
+    expected = f"{MAX_RANK} axes of 0 or more at most" if spec.any_rank else show_shape(spec.shape)
+    return InvalidRequest(f"input {spec.name!r}: expected {expected}, got {shown}", field=spec.name)
 
 
 def _wrong_size(spec: TensorSpec, shape: tuple[int, ...], expected: int, got: int) -> InvalidRequest:

@@ -39,6 +39,7 @@ class Link:
         self._on_desired = on_desired
         self._outgoing: queue.Queue[bytes | None] = queue.Queue(MAX_OUTGOING)
         self._connection: socket.socket | None = None
+        self._heard = False  # anything on this connection: the supervisor's socket takes connections without control
         self._ids = itertools.count(1)
         self._waiting: dict[int, OnAnswer] = {}
         self._lock = threading.Lock()
@@ -71,7 +72,7 @@ class Link:
     def ask(self, verb: Any, on_answer: OnAnswer, **fields: Any) -> bool:
         """`on_answer` is called once, with None if control went away. False: control is away or busy."""
         with self._lock:
-            if self._connection is None or len(self._waiting) >= MAX_REQUESTS:
+            if not self._heard or len(self._waiting) >= MAX_REQUESTS:
                 return False
             number = next(self._ids)
             self._waiting[number] = on_answer
@@ -122,6 +123,8 @@ class Link:
             while head := stream.read(LENGTH.size):
                 payload = stream.read(frame_length(head))
                 message = FROM_CONTROL.validate_json(payload)
+                with self._lock:
+                    self._heard = self._connection is connection
                 if isinstance(message, Desired):
                     self._on_desired(message)
                 else:
@@ -146,6 +149,7 @@ class Link:
     def _disconnect(self) -> None:
         with self._lock:
             connection, self._connection = self._connection, None
+            self._heard = False
             waiting, self._waiting = self._waiting, {}
         if connection is not None:
             with contextlib.suppress(OSError):

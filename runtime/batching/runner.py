@@ -22,6 +22,7 @@ from runtime.batching.rows import gather, unmergeable
 from runtime.errors import DeadlineExceeded, NotReady, Overloaded, RunError
 from runtime.onnx.dtypes import BY_NAME
 from runtime.onnx.session import RunStop, Session
+from runtime.onnx.signature import axis_conflict
 from runtime.types import ANY
 
 Array = npt.NDArray[Any]
@@ -181,7 +182,8 @@ class BatchRunner:
             answers, times = self._execute(batch)
         except RunError as error:
             if len(batch) == 1:
-                self._delivery.refused([Refusal(batch[0], error)])
+                caller = axis_conflict(self._signature, batch[0].shapes)
+                self._delivery.refused([Refusal(batch[0], caller or error)])
             else:  # one client's values may have failed the run: nobody else's request fails for it
                 self._run_alone(batch)
             return

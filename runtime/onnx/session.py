@@ -172,7 +172,10 @@ def _read_value(value: Any, datatype: str) -> Array:
 def _first_line(error: Exception, model_file: Path) -> str:
     """ONNX Runtime's own words without the server's paths."""
     text = str(error) or type(error).__name__
-    return plain_words(text.replace(str(model_file), model_file.name).replace(str(model_file.parent), ""))
+    for folder in (*model_file.parents, *model_file.resolve().parents):
+        if len(folder.parts) > 1:
+            text = text.replace(f"{folder}/", "")
+    return plain_words(text.replace(str(model_file.parent), ""))
 
 
 def plain_words(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from runtime.errors import LoadError
+from runtime.errors import InvalidRequest, LoadError
 from runtime.onnx.dtypes import BY_ONNX, DATATYPES
 from runtime.types import ANY, Signature, TensorSpec
 
@@ -65,3 +65,21 @@ def batch_axis(signature: Signature) -> bool:
     """True if axis 0 of every input and output is of any size, so that it may be the axis of rows."""
     tensors = (*signature.inputs, *signature.outputs)
     return bool(signature.inputs) and all(spec.shape and spec.shape[0] == ANY for spec in tensors)
+
+
+def axis_conflict(signature: Signature, shapes: Sequence[Sequence[int]]) -> InvalidRequest | None:
+    """The first axis whose symbolic name stands for two sizes in the inputs' `shapes`.
+
+    It explains a run that failed. It does not forbid one: exporters name axes carelessly, and models broadcast.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    for spec, shape in zip(signature.inputs, shapes, strict=True):
+        for position, (axis, size) in enumerate(zip(spec.axes, shape, strict=False)):
+            first, where = seen.setdefault(axis, (size, spec.name)) if axis else (size, "")
+            if size != first:
+                return InvalidRequest(
+                    f"input {spec.name!r}: expected {first} at axis {position} ({axis!r}), as in input {where!r}, "
+                    f"got {size}",
+                    field=spec.name,
+                )
+    return None

@@ -173,7 +173,8 @@ def _first_that_runs(session: Session, file: Path, settings: WarmupSettings, sto
 
 def _read_file(file: Path, signature: Signature) -> Feeds:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # Opened here, for numpy leaves it open where the archive is broken.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:
         raise LoadError(f"{file.name} is not a readable .npz file: {error}") from None

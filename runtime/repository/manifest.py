@@ -26,7 +26,7 @@ PROBLEMS_LIMIT = 100  # in one message; a file with more is not a manifest
 
 
 class ManifestError(LoadError):
-    """`problems` holds one line per problem: where, what is expected, what came."""
+    """A model.yaml with problems; `problems` holds one line for each: where, what is expected, what came."""
 
     reason = "MANIFEST_INVALID"
 
@@ -204,9 +204,9 @@ class Manifest(_Section):
     session: Session = _section(SessionSettings, "How ONNX Runtime runs the graph.")
     warmup: Warmup = _section(WarmupSettings, "What runs before a version takes requests.")
     instances: int = _integer(1, 1, 64, "Runs that may be under way at once in each worker.")
-    description: str = _option("", "a text", "For people; shown where the model is listed.")
+    description: str = _option("", "a text", "For people.")
     metadata: Texts = _option(
-        {}, "a mapping of text to text", "For other tools; passed on as it is.", items="a text (put it in quotes)"
+        {}, "a mapping of text to text", "For other tools.", items="a text (put it in quotes)"
     )
 
 

@@ -13,7 +13,6 @@ from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 from gateway.wire.pb.driftgate.admin.v1.admin_pb2_grpc import AdminStub
 
 CALL_SECONDS = 60.0
-STATES = pb.VersionState.items()
 OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
 
 
@@ -26,6 +25,23 @@ class Refused(Exception):
         super().__init__(f"{self.code.name}: {self.message}")
 
 
+class Watch:
+    """A stream of state changes."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def until(self, reached: Callable[[pb.ModelEvent], bool]) -> list[pb.ModelEvent]:
+        """The changes up to the first that `reached`, without those that tell how things were at the start."""
+        seen: list[pb.ModelEvent] = []
+        for event in self._call:
+            if not event.initial:
+                seen.append(event)
+                if reached(event):
+                    break
+        return seen
+
+
 class Admin:
     """`actor` is who the audit says asked. Raises Refused."""
 
@@ -35,6 +51,12 @@ class Admin:
 
     def load(self, model: str, *versions: int, force: bool = False, reason: str = "") -> pb.ChangeResponse:
         return self._ask("LoadModel", pb.LoadModelRequest(model=model, versions=versions, force=force, reason=reason))
+
+    def begin_load(self, model: str, *versions: int) -> Any:
+        """The call, under way."""
+        return self._stub.LoadModel.future(
+            pb.LoadModelRequest(model=model, versions=versions), metadata=self._metadata, timeout=CALL_SECONDS
+        )
 
     def unload(self, model: str, version: int = 0, reason: str = "") -> pb.ChangeResponse:
         return self._ask("UnloadModel", pb.UnloadModelRequest(model=model, version=version, reason=reason))
@@ -70,11 +92,17 @@ class Admin:
         """Newest first."""
         return list(self._ask("ListAudit", pb.ListAuditRequest(model=model, limit=limit)).records)
 
-    def watch(self, model: str = "") -> Any:
-        """The call: iterate over its events, and `cancel` it."""
-        return self._stub.WatchModels(
-            pb.WatchModelsRequest(model=model), metadata=self._metadata, timeout=CALL_SECONDS, wait_for_ready=True
+    @contextmanager
+    def watch(self) -> Iterator[Watch]:
+        """Every change of state from here on. Something must be loaded: its state now is what a watch begins with."""
+        call = self._stub.WatchModels(
+            pb.WatchModelsRequest(), metadata=self._metadata, timeout=CALL_SECONDS, wait_for_ready=True
         )
+        try:
+            next(call)
+            yield Watch(call)
+        finally:
+            call.cancel()
 
     def _ask(self, method: str, request: Any) -> Any:
         try:

@@ -62,6 +62,7 @@ class Deliveries:
         self._changed = threading.Condition()
         self._answers: dict[int, list[Array]] = {}
         self._errors: dict[int, ServingError] = {}
+        self._kept: list[Request] = []  # so that no two have the same id()
         self.counts: Counter[int] = Counter()
         self.batches: list[int] = []  # requests of each run that was answered
         self.times: list[RunTimes] = []
@@ -71,6 +72,7 @@ class Deliveries:
             self.batches.append(len(requests))
             self.times.append(times)
             start = 0
+            self._kept += requests
             for request in requests:
                 stop = start + request.rows
                 self._answers[id(request)] = [a if len(requests) == 1 else a[start:stop] for a in answers]
@@ -81,6 +83,7 @@ class Deliveries:
     def refused(self, refusals: Sequence[Refusal]) -> None:
         with self._changed:
             for refusal in refusals:
+                self._kept.append(refusal.request)
                 self._errors[id(refusal.request)] = refusal.error
                 self.counts[id(refusal.request)] += 1
             self._changed.notify_all()

@@ -1,0 +1,239 @@
+"""The statistics page: one writer, any readers, and totals that survive the writer's death in the middle of a write."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.shm import statistics
+from runtime.shm.segment import Segment
+from runtime.shm.statistics import (
+    BATCH_SIZES,
+    COUNTERS,
+    HEADER_BYTES,
+    PAGE_BYTES,
+    SEQUENCE,
+    SLOT_BYTES,
+    SLOTS,
+    LayoutMismatch,
+    StatisticsReader,
+    StatisticsWriter,
+    VersionCounts,
+    create_page,
+)
+
+# Each counter is a fixed multiple of the runs, so that a torn read cannot look right.
+WRITE_UNTIL_KILLED = """
+import sys
+from runtime.shm.segment import Segment
+from runtime.shm.statistics import StatisticsWriter
+slot = StatisticsWriter(Segment.attach(int(sys.argv[1]), writable=True)).slot("m", 1)
+slot.add_run(2, 3, 5, 7, 11, 13, 17, 0)
+print("writing", flush=True)
+while True:
+    slot.add_run(2, 3, 5, 7, 11, 13, 17, 0)
+"""
+
+
+@pytest.fixture
+def page() -> Iterator[Segment]:
+    segment = create_page("statistics")
+    yield segment
+    segment.close()
+
+
+def only(page: Segment) -> VersionCounts:
+    (counts,) = StatisticsReader([page]).totals()
+    return counts
+
+
+def test_the_page_is_as_large_as_drawn(page: Segment) -> None:
+    assert (page.size_bytes, PAGE_BYTES) == (PAGE_BYTES, HEADER_BYTES + SLOTS * SLOT_BYTES)
+    assert SLOT_BYTES == 8 + 128 + 8 + 12 * 8 + 32 * 5 * 8
+    assert StatisticsReader([page]).totals() == []
+
+
+def test_runs_and_failures_are_counted(page: Segment) -> None:
+    slot = StatisticsWriter(page).slot("m", 3)
+    slot.add_run(2, 5, 100, 10, 1, 20, 3, 1_000)
+    slot.add_run(1, 5, 50, 5, 1, 10, 1, 2_000)
+    slot.add_run(1, 0, 7, 1, 0, 0, 0, 3_000)
+    slot.add_failures(2, 70, cancelled=False)
+    slot.add_failures(1, 30, cancelled=True)
+    assert only(page) == VersionCounts(
+        "m", 3, successes=4, success_ns=157, failures=3, failure_ns=100, queue_ns=16, input_ns=2, run_ns=30,
+        output_ns=4, rows=10, runs=3, last_ms=3_000, cancelled=1, batches={5: (2, 2, 30, 4), 0: (1, 0, 0, 0)},
+    )  # fmt: skip
+
+
+def test_versions_come_in_order_and_each_has_one_slot(page: Segment) -> None:
+    writer = StatisticsWriter(page)
+    for model, version in (("b", 2), ("a", 10), ("b", 1), ("a", 9)):
+        writer.slot(model, version).add_failures(version, 0, cancelled=False)
+    assert writer.slot("b", 2) is writer.slot("b", 2)
+    assert [(c.model, c.version, c.failures) for c in StatisticsReader([page]).totals()] == [
+        ("a", 9, 9), ("a", 10, 10), ("b", 1, 1), ("b", 2, 2)
+    ]  # fmt: skip
+
+
+def test_pages_of_several_workers_add_up(page: Segment) -> None:
+    other = create_page("other")
+    StatisticsWriter(page).slot("m", 1).add_run(1, 4, 10, 1, 1, 1, 1, 500)
+    writer = StatisticsWriter(other)
+    writer.slot("m", 1).add_run(2, 4, 20, 2, 2, 2, 2, 400)
+    writer.slot("m", 2).add_failures(1, 5, cancelled=False)
+    writer.set_in_flight(7)
+    reader = StatisticsReader([page, other])
+    first, second = reader.totals()
+    assert (first.successes, first.success_ns, first.last_ms, first.batches) == (3, 30, 500, {4: (2, 3, 3, 3)})
+    assert (second.version, second.failures) == (2, 1)
+    assert (reader.in_flight(0), reader.in_flight(1)) == (0, 7)
+    other.close()
+
+
+def test_batch_sizes_beyond_the_table_count_in_the_totals_only(page: Segment) -> None:
+    slot = StatisticsWriter(page).slot("m", 1)
+    for rows in range(1, BATCH_SIZES + 5):
+        slot.add_run(1, rows, 0, 0, 0, 0, 0, 0)
+    slot.add_run(1, BATCH_SIZES, 0, 0, 0, 0, 0, 0)
+    counts = only(page)
+    assert (counts.runs, sorted(counts.batches)) == (BATCH_SIZES + 5, list(range(1, BATCH_SIZES + 1)))
+    assert counts.batches[BATCH_SIZES][0] == 2
+
+
+def test_a_full_page_loses_versions_and_says_how_many(page: Segment) -> None:
+    writer = StatisticsWriter(page)
+    for version in range(1, SLOTS + 1):
+        writer.slot("m", version).add_failures(1, 0, cancelled=False)
+    for version in (SLOTS + 1, SLOTS + 2):
+        writer.slot("m", version).add_failures(1, 0, cancelled=False)
+    reader = StatisticsReader([page])
+    assert (len(reader.totals()), reader.lost_versions()) == (SLOTS, 2)
+    assert StatisticsWriter(page).slot("m", SLOTS) is not None
+    assert reader.lost_versions() == 2
+
+
+def test_a_restarted_writer_counts_on(page: Segment) -> None:
+    StatisticsWriter(page).slot("m", 1).add_run(2, 8, 10, 1, 2, 3, 4, 5)
+    again = StatisticsWriter(page)
+    again.slot("m", 1).add_run(1, 8, 10, 1, 2, 3, 4, 6)
+    again.slot("m", 1).add_run(1, 9, 10, 1, 2, 3, 4, 7)
+    again.slot("n", 1).add_failures(1, 1, cancelled=False)
+    counts, other = StatisticsReader([page]).totals()
+    assert (counts.successes, counts.runs, counts.last_ms) == (4, 3, 7)
+    assert counts.batches == {8: (2, 4, 6, 8), 9: (1, 2, 3, 4)}
+    assert other.failures == 1
+
+
+def test_what_a_writer_killed_in_mid_write_left_is_read_and_healed_by_the_next(page: Segment) -> None:
+    StatisticsWriter(page).slot("m", 1).add_run(2, 8, 10, 1, 2, 3, 4, 5)
+    SEQUENCE.pack_into(page.buffer, HEADER_BYTES, 7)  # odd: it died between the two marks
+    assert only(page).successes == 2
+    StatisticsWriter(page)
+    (sequence,) = SEQUENCE.unpack_from(page.buffer, HEADER_BYTES)
+    assert sequence % 2 == 0
+    assert only(page).successes == 2
+
+
+def test_a_reader_in_another_process_than_the_writer_never_sees_half_a_run(page: Segment) -> None:
+    """Also not after the writer has been killed at any point, and its successor goes on from there."""
+    reader = StatisticsReader([page])
+    last = 0
+    for _ in range(3):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITE_UNTIL_KILLED, str(page.fd)], pass_fds=(page.fd,), stdout=subprocess.PIPE
+        )
+        with child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"writing\n"
+            for _ in range(1500):
+                (counts,) = reader.totals()
+                assert _whole(counts), counts
+                assert counts.runs >= last
+                last = counts.runs
+            child.send_signal(signal.SIGKILL)
+        assert child.returncode == -signal.SIGKILL
+        # Killed in mid-write, the counters may be ahead of the rows of their batch size by that one run.
+        (counts,) = reader.totals()
+        assert counts.runs - sum(runs for runs, *_ in counts.batches.values()) in (0, 1)
+        _repair(page)
+        last = 0
+    assert counts.runs > 100
+
+
+def _whole(counts: VersionCounts) -> bool:
+    runs = counts.runs
+    values = [getattr(counts, name) for name in COUNTERS]
+    return values == [2 * runs, 5 * runs, 0, 0, 7 * runs, 11 * runs, 13 * runs, 17 * runs, 3 * runs, runs, 0, 0] and (
+        counts.batches == {3: (runs, 11 * runs, 13 * runs, 17 * runs)}
+    )
+
+
+def _repair(page: Segment) -> None:
+    """The next round starts from an empty page, for a run that was cut in half stays so."""
+    page.buffer[HEADER_BYTES:] = bytes(page.size_bytes - HEADER_BYTES)
+
+
+def test_threads_of_one_worker_lose_no_count(page: Segment) -> None:
+    writer = StatisticsWriter(page)
+    slots = []
+
+    def count() -> None:
+        slot = writer.slot("m", 1)
+        slots.append(slot)
+        for _ in range(500):
+            slot.add_run(1, 1, 1, 1, 1, 1, 1, 1)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, slots))) == 1
+    assert (only(page).runs, only(page).batches) == (2000, {1: (2000, 2000, 2000, 2000)})
+
+
+@pytest.mark.parametrize("damage", ["magic", "layout", "size"])
+def test_a_segment_that_is_no_page_of_this_layout_is_refused(damage: str) -> None:
+    segment = create_page("other")
+    if damage == "magic":
+        segment.buffer[0:1] = b"X"
+    elif damage == "layout":
+        segment.buffer[8:12] = (99).to_bytes(4, "little")
+    else:
+        os.ftruncate(segment.fd, PAGE_BYTES + 1)
+        segment = Segment.attach(segment.fd, writable=True)
+    for attach in (StatisticsWriter, lambda s: StatisticsReader([s])):
+        with pytest.raises(LayoutMismatch, match=f"expected a statistics page of layout {statistics.LAYOUT_VERSION}"):
+            attach(segment)
+    segment.close()
+
+
+COUNTS = st.builds(
+    VersionCounts,
+    st.just("m"),
+    st.just(1),
+    **dict.fromkeys(COUNTERS, st.integers(0, 2**40)),
+    batches=st.dictionaries(st.integers(0, 64), st.tuples(*[st.integers(0, 2**40)] * 4), max_size=5),
+)
+
+
+def _sum(*counts: VersionCounts) -> VersionCounts:
+    total = VersionCounts("m", 1)
+    for each in counts:
+        total.add(each)
+    return total
+
+
+@given(COUNTS, COUNTS, COUNTS)
+def test_adding_up_is_the_same_in_any_order(a: VersionCounts, b: VersionCounts, c: VersionCounts) -> None:
+    assert _sum(a, b, c) == _sum(c, a, b) == _sum(_sum(a, b), c)
+    assert _sum(a) == a
