@@ -40,7 +40,7 @@ ROWS_PER_REQUEST = 2
 START_SECONDS = 60
 RETRIES = 20  # of a request whose connection the killed worker took with it
 TRITON_TYPES = {"O": "BYTES", "f": "FP32"}
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 100)
 
 
 @dataclass

@@ -28,6 +28,7 @@ class Health:
         self._lock = threading.Lock()
         self._statuses: dict[str, int] = {"": NOT_SERVING}
         self._watches: set[Watch] = set()
+        self._ended = False
 
     def set_all(self, statuses: Mapping[str, bool]) -> None:
         with self._lock:
@@ -53,6 +54,11 @@ class Health:
     def watch(self, stream: Stream) -> Watch:
         return Watch(self, stream)
 
+    @property
+    def ended(self) -> bool:
+        """True once watches are no longer kept open."""
+        return self._ended
+
     def add(self, watch: Watch) -> bool:
         with self._lock:
             if len(self._watches) >= MAX_WATCHES:
@@ -67,6 +73,7 @@ class Health:
     def end_watches(self) -> None:
         """At shutdown: a watch would otherwise hold the drain until its grace ends."""
         with self._lock:
+            self._ended = True
             watches = list(self._watches)
             self._watches.clear()
         for watch in watches:
@@ -92,7 +99,10 @@ class Watch:
             self.stream.end(status_of(error, WATCH))
             return
         self.tell()
-        self.stream.read()
+        if self._health.ended:
+            self.stream.end()
+        else:
+            self.stream.read()
 
     def tell(self) -> None:
         with self._lock:

@@ -22,7 +22,7 @@ from gateway.worker.inference_service import SERVICE, InferenceService
 from gateway.worker.link import Link
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.reflection import PATHS, ReflectionStream, make_servicer
-from gateway.worker.streams import InferStream
+from gateway.worker.streams import InferStreams
 from gateway.worker.target import Target
 from gateway.worker.transport.choose import make_transport
 from gateway.worker.transport.interface import BindError, Methods, Stream, StreamHandler, Tls, TransportSettings
@@ -35,6 +35,7 @@ from runtime.versions.version import LoadedVersion
 log = logging.getLogger(__name__)
 
 GC_THRESHOLD = 50_000  # allocations between young collections; Python's 700 is passed several times in one batch
+CUT_AFTER_SECONDS = 0.1  # beyond the grace, when the transport has told the clients
 TICK_SECONDS = 0.1  # how often runs that nobody waits for are looked for
 
 
@@ -54,6 +55,7 @@ class Worker:
         self._statistics = StatisticsWriter(pages[orders.index])
         self._pipeline = Pipeline(config.limits.max_in_flight, self._statistics.set_in_flight)
         self._health = Health()
+        self._streams = InferStreams()
         self._catalog = Catalog(orders.index, self._on_table)
         self._manager = VersionManager(self._make_target, self._on_change)
         self._link = Link(orders.link_address, self._greet, self._on_desired)
@@ -91,7 +93,11 @@ class Worker:
             time.sleep(drain.delay_seconds)
             self._pipeline.draining = True
             self._health.end_watches()
+            self._streams.drain()
+            cut = threading.Timer(drain.grace_seconds + CUT_AFTER_SECONDS, self._manager.stop_runs)
+            cut.start()
             in_time = self._transport.stop(drain.grace_seconds)
+            cut.cancel()
             if not in_time:
                 log.warning(
                     "worker %d ended with requests in flight: the grace of %g s passed",
@@ -109,7 +115,7 @@ class Worker:
     def _methods(self) -> Methods:
         servicer = make_servicer()
         streams: dict[str, Callable[[Stream], StreamHandler]] = {
-            SERVICE + "ModelStreamInfer": InferStream,
+            SERVICE + "ModelStreamInfer": self._streams.open,
             WATCH: self._health.watch,
         }
         for path in PATHS:

@@ -89,14 +89,14 @@ class Pipeline:
         """Requests that were admitted have been answered or refused."""
         with self._lock:
             self._in_flight -= count
-            left = self._in_flight
-        self._on_in_flight(left)
+            self._on_in_flight(self._in_flight)
 
     def _admit(self, ready: Ready) -> Ready:
         with self._lock:
             room = max(self._max_in_flight - self._in_flight, 0)
             admitted = min(len(ready), room)
             self._in_flight += admitted
+            self._on_in_flight(self._in_flight)
         if admitted < len(ready):
             error = Overloaded(
                 f"{self._max_in_flight} requests are in flight in this worker, which is its limit "

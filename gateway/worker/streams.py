@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
-from gateway.errors import Status
+from gateway.errors import Draining, Status, status_of
 from gateway.wire.encode import stream_answer, stream_error
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.worker.transport.interface import Call, Metadata, Stream
 
 MAX_IN_FLIGHT = 64
+DRAINING = status_of(Draining("the server is shutting down: open the stream anew, to another"), "ModelStreamInfer")
 GRPC_ERRORS = "triton_grpc_error"
 FINAL_PARAMETER = "triton_enable_empty_final_response"
 
@@ -61,11 +63,38 @@ class StreamCall:
         self._handler.settled()
 
 
-class InferStream:
-    """The handler of one stream."""
+class InferStreams:
+    """The open streams. At the end of the worker each finishes what it has taken on, and then ends."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: set[InferStream] = set()
+        self._draining = False
+
+    def open(self, stream: Stream) -> InferStream:
+        handler = InferStream(stream, self._open.discard)
+        with self._lock:
+            self._open.add(handler)
+            draining = self._draining
+        if draining:
+            handler.drain()
+        return handler
+
+    def drain(self) -> None:
+        with self._lock:
+            self._draining = True
+            handlers = list(self._open)
+        for handler in handlers:
+            handler.drain()
+
+
+class InferStream:
+    """The handler of one stream. `on_end` is called when it takes no more part in anything."""
+
+    def __init__(self, stream: Stream, on_end: Callable[[InferStream], None]) -> None:
         self.stream = stream
+        self._on_end = on_end
+        self._draining = False
         self._lock = threading.Lock()
         self._waiting: deque[StreamCall] = deque()
         self._half_closed = False
@@ -77,21 +106,30 @@ class InferStream:
         with self._lock:
             self._waiting.append(call)
             self._paused = len(self._waiting) >= MAX_IN_FLIGHT
-            read_on = not self._paused
+            read_on = not self._paused and not self._draining
         if read_on:
             self.stream.read()
         return call, payload
+
+    def drain(self) -> None:
+        """Reads no more; ends when what has been read is answered."""
+        with self._lock:
+            self._draining = True
+            over = not self._waiting
+        if over:
+            self._finish(DRAINING)
 
     def half_closed(self) -> None:
         with self._lock:
             self._half_closed = True
             over = not self._waiting
         if over:
-            self.stream.end()
+            self._finish(None)
 
     def cancelled(self) -> None:
         with self._lock:
             self._waiting.clear()
+        self._on_end(self)
 
     def settled(self) -> None:
         """Sends, in order, every answer at the head of the stream that is there."""
@@ -108,10 +146,16 @@ class InferStream:
                 else:
                     self.stream.send(stream_error(head.status.message, head.id, head.model))
                 self._waiting.popleft()
-            over = self._half_closed and not self._waiting
+            over = (self._half_closed or self._draining) and not self._waiting
+            if over and not self._half_closed:
+                end = end or DRAINING
             read_on = self._paused and len(self._waiting) < MAX_IN_FLIGHT
             self._paused = self._paused and not read_on
         if end is not None or over:
-            self.stream.end(end)
+            self._finish(end)
         elif read_on:
             self.stream.read()
+
+    def _finish(self, status: Status | None) -> None:
+        self._on_end(self)
+        self.stream.end(status)

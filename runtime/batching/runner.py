@@ -19,7 +19,7 @@ import numpy.typing as npt
 from runtime.batching.plan import BatchLimits, cut, wait_seconds
 from runtime.batching.request import Refusal, Request
 from runtime.batching.rows import gather, unmergeable
-from runtime.errors import DeadlineExceeded, NotReady, Overloaded, RunError
+from runtime.errors import DeadlineExceeded, NotReady, Overloaded, RunError, ServingError
 from runtime.onnx.dtypes import BY_NAME
 from runtime.onnx.session import RunStop, Session
 from runtime.onnx.signature import axis_conflict
@@ -70,6 +70,7 @@ class BatchRunner:
         self._ready = threading.Condition(self._lock)
         self._running = 0
         self._closed = False
+        self._stopped_all = False
         self._slow_runs = 0
         self._threads: list[threading.Thread] = []
         self._active: dict[int, tuple[RunStop, Sequence[Request], int]] = {}
@@ -134,6 +135,7 @@ class BatchRunner:
         return stopped
 
     def stop_all_runs(self) -> None:
+        self._stopped_all = True
         for stop, _, _ in list(self._active.values()):
             stop.stop()
 
@@ -182,8 +184,7 @@ class BatchRunner:
             answers, times = self._execute(batch)
         except RunError as error:
             if len(batch) == 1:
-                caller = axis_conflict(self._signature, batch[0].shapes)
-                self._delivery.refused([Refusal(batch[0], caller or error)])
+                self._delivery.refused([Refusal(batch[0], self._cause(batch[0], error))])
             else:  # one client's values may have failed the run: nobody else's request fails for it
                 self._run_alone(batch)
             return
@@ -191,6 +192,15 @@ class BatchRunner:
             self._run_alone(batch)
             return
         self._delivery.answered(batch, answers, times)
+
+    def _cause(self, request: Request, error: RunError) -> ServingError:
+        """Why a run of `request` alone gave no answer: it was stopped, or the caller's shapes, or else the model."""
+        if self._stopped_all:
+            return NotReady(f"{self.name} is being unloaded, and its run was stopped")
+        if request.deadline_seconds <= time.time() or request.abandoned():
+            waited_ms = (time.monotonic_ns() - request.arrived_ns) / 1e6
+            return DeadlineExceeded(f"the deadline passed during the run of {self.name}: {waited_ms:.1f} ms after arrival")
+        return axis_conflict(self._signature, request.shapes) or error
 
     def _run_alone(self, batch: list[Request]) -> None:
         for request in batch:

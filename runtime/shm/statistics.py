@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -55,7 +56,9 @@ COUNTERS_OFFSET = IDENTITY_OFFSET + IDENTITY.size
 BATCH_OFFSET = COUNTERS_OFFSET + COUNTER_BLOCK.size
 SLOT_BYTES = BATCH_OFFSET + BATCH_SIZES * BATCH_ROW.size
 PAGE_BYTES = HEADER_BYTES + SLOTS * SLOT_BYTES
-READ_TRIES = 1000
+QUICK_TRIES = 100  # a write takes a few microseconds
+NAPS = 250  # and some milliseconds where the writer lost its core in the middle of it; after 50 ms it is dead
+NAP_SECONDS = 0.0002
 
 
 @dataclass(slots=True)
@@ -270,12 +273,14 @@ def _read_slot(buffer: object, index: int) -> VersionCounts | None:
     """None for a slot never used. A writer killed in mid-write leaves `seq` odd: its last copy is taken as it is."""
     offset = HEADER_BYTES + index * SLOT_BYTES
     view: bytearray = buffer  # type: ignore[assignment]  # an mmap slices to bytes alike
-    for _ in range(READ_TRIES):
+    for attempt in range(QUICK_TRIES + NAPS):
         (before,) = SEQUENCE.unpack_from(view, offset)  # not out of the copy, which is not made from front to back
         copy = bytes(view[offset : offset + SLOT_BYTES])
         (after,) = SEQUENCE.unpack_from(view, offset)
         if before == after and before % 2 == 0:
             break
+        if attempt >= QUICK_TRIES:
+            time.sleep(NAP_SECONDS)
     name, version = IDENTITY.unpack_from(copy, IDENTITY_OFFSET)
     if not name.rstrip(b"\0"):
         return None

@@ -130,6 +130,13 @@ class VersionManager:
             elif runner.stop_useless_runs(now, USELESS_AFTER_NS):
                 log.info("stopped a run of %s that no client waited for", runner.name)
 
+    def stop_runs(self) -> None:
+        """Ends every run under way: its requests fail."""
+        for instance in self.instances():
+            runner = instance.loaded.runner if instance.loaded is not None else None
+            if runner is not None:
+                runner.stop_all_runs()
+
     def _run(self) -> None:
         while True:
             try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.shm import statistics
@@ -143,30 +142,30 @@ def test_what_a_writer_killed_in_mid_write_left_is_read_and_healed_by_the_next(p
     assert only(page).successes == 2
 
 
-def test_a_reader_in_another_process_than_the_writer_never_sees_half_a_run(page: Segment) -> None:
-    """Also not after the writer has been killed at any point, and its successor goes on from there."""
-    reader = StatisticsReader([page])
-    last = 0
+def test_a_reader_in_another_process_than_the_writer_never_sees_half_a_run() -> None:
+    """And when the writer has been killed at any point, at most the row of the last run's batch size is behind."""
     for _ in range(3):
+        page = create_page("statistics")
+        reader = StatisticsReader([page])
+        last = 0
         child = subprocess.Popen(
             [sys.executable, "-c", WRITE_UNTIL_KILLED, str(page.fd)], pass_fds=(page.fd,), stdout=subprocess.PIPE
         )
         with child:
-            assert child.stdout is not None
-            assert child.stdout.readline() == b"writing\n"
-            for _ in range(1500):
-                (counts,) = reader.totals()
-                assert _whole(counts), counts
-                assert counts.runs >= last
-                last = counts.runs
-            child.send_signal(signal.SIGKILL)
-        assert child.returncode == -signal.SIGKILL
-        # Killed in mid-write, the counters may be ahead of the rows of their batch size by that one run.
+            try:
+                assert child.stdout is not None
+                assert child.stdout.readline() == b"writing\n"
+                for _ in range(500):
+                    (counts,) = reader.totals()
+                    assert _whole(counts), counts
+                    assert counts.runs >= last
+                    last = counts.runs
+            finally:
+                child.kill()
+        assert last > 100, "it read while the other wrote"
         (counts,) = reader.totals()
-        assert counts.runs - sum(runs for runs, *_ in counts.batches.values()) in (0, 1)
-        _repair(page)
-        last = 0
-    assert counts.runs > 100
+        assert counts.runs - counts.batches[3][0] in (0, 1)
+        page.close()
 
 
 def _whole(counts: VersionCounts) -> bool:
@@ -175,11 +174,6 @@ def _whole(counts: VersionCounts) -> bool:
     return values == [2 * runs, 5 * runs, 0, 0, 7 * runs, 11 * runs, 13 * runs, 17 * runs, 3 * runs, runs, 0, 0] and (
         counts.batches == {3: (runs, 11 * runs, 13 * runs, 17 * runs)}
     )
-
-
-def _repair(page: Segment) -> None:
-    """The next round starts from an empty page, for a run that was cut in half stays so."""
-    page.buffer[HEADER_BYTES:] = bytes(page.size_bytes - HEADER_BYTES)
 
 
 def test_threads_of_one_worker_lose_no_count(page: Segment) -> None:
@@ -233,6 +227,7 @@ def _sum(*counts: VersionCounts) -> VersionCounts:
     return total
 
 
+@settings(max_examples=30)
 @given(COUNTS, COUNTS, COUNTS)
 def test_adding_up_is_the_same_in_any_order(a: VersionCounts, b: VersionCounts, c: VersionCounts) -> None:
     assert _sum(a, b, c) == _sum(c, a, b) == _sum(_sum(a, b), c)
