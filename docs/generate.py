@@ -64,9 +64,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     texts = generated()
-    differing = [
-        path for path, text in texts.items() if not path.exists() or path.read_text() != text
-    ]
+    differing = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     for path in differing:
         shown = f"docs/{path.relative_to(DOCS)}"
         if arguments:

@@ -232,7 +232,7 @@ def _disagreements(settings: Mapping[str, Any], broken: set[str]) -> list[str]:
     """Broken rules over the settings that are right in themselves: pydantic stops before it looks at them."""
     if not broken:
         return []
-    rest = {"models": (".",)} | {key: value for key, value in settings.items() if key not in broken}
+    rest = {"models": (".",)} | {key: value for key, value in settings.items() if str(key) not in broken}
     try:
         Config.model_validate(rest, context={"broken": broken})
     except ValidationError as error:
@@ -242,7 +242,7 @@ def _disagreements(settings: Mapping[str, Any], broken: set[str]) -> list[str]:
 
 def _read_file(file: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(file.read_text())
+        document = yaml.safe_load(file.read_bytes())  # bytes: what is not UTF-8 is a YAMLError
     except OSError as error:
         problems.append(f"{file}: cannot be read: {error.strerror}")
         return {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from generator.markdown import code, number, size, table
-
 from gateway import messages
 from gateway.config import Config, Drain, Limits, Restart
 from gateway.control import admin, changes, events, fleet, preparation
@@ -13,6 +11,7 @@ from gateway.supervisor import ports, restart
 from gateway.wire import encode, layout
 from gateway.worker import health, link, streams
 from gateway.worker.transport import queue
+from generator.markdown import NOTHING, code, number, size, table
 from runtime.batching import runner
 from runtime.onnx import warmup
 from runtime.repository import document, graph, manifest, source
@@ -90,13 +89,43 @@ def requests() -> str:
             FIXED,
             "UNAVAILABLE",
         ),
-        ("events drained at once by a receiving thread", number(queue.MAX_DRAINED_EVENTS), FIXED, "what is ready is answered first"),
-        ("ModelInfer calls posted to gRPC's core", number(queue.POSTED_INFER_CALLS), FIXED, "further calls wait in the core"),
-        ("a run inline on a receiving thread", f"{runner.INLINE_LIMIT_NS / 1e6:g} ms", FIXED, f"after {runner.SLOW_RUNS} longer runs in a row the version gets threads of its own"),
-        ("a run that no client waits for any more", f"{manager.USELESS_AFTER_NS / 1e6:g} ms", FIXED, "it is stopped between two nodes of the graph"),
-        ("remembered layouts of requests", number(layout.MAX_LENGTHS * layout.MAX_LAYOUTS_PER_LENGTH), FIXED, "others are parsed in full, which is slower"),
-        ("remembered shapes of answers of a version", number(encode.MAX_CACHED_HEADERS), FIXED, "they are forgotten and learned anew"),
-    )  # fmt: skip
+        (
+            "events drained at once by a receiving thread",
+            number(queue.MAX_DRAINED_EVENTS),
+            FIXED,
+            "what is ready is answered first",
+        ),
+        (
+            "ModelInfer calls posted to gRPC's core",
+            number(queue.POSTED_INFER_CALLS),
+            FIXED,
+            "further calls wait in the core",
+        ),
+        (
+            "a run inline on a receiving thread",
+            f"{runner.INLINE_LIMIT_NS / 1e6:g} ms",
+            FIXED,
+            f"after {runner.SLOW_RUNS} longer runs in a row the version gets threads of its own",
+        ),
+        (
+            "a run that no client waits for any more",
+            f"{manager.USELESS_AFTER_NS / 1e6:g} ms",
+            FIXED,
+            "it is stopped between two nodes of the graph",
+        ),
+        (
+            "remembered layouts of requests",
+            number(layout.MAX_LENGTHS * layout.MAX_LAYOUTS_PER_LENGTH),
+            FIXED,
+            "others are parsed in full, which is slower",
+        ),
+        (
+            "remembered shapes of answers of a version",
+            number(encode.MAX_CACHED_HEADERS),
+            FIXED,
+            "they are forgotten and learned anew",
+        ),
+    )
 
 
 def models() -> str:
@@ -105,31 +134,71 @@ def models() -> str:
     return _table(
         ("model.yaml, config.pbtxt", size(document.DOCUMENT_LIMIT_BYTES), FIXED, "the model is refused"),
         ("problems named of one model.yaml", number(manifest.PROBLEMS_LIMIT), FIXED, "the others are not listed"),
-        ("rows that max_batch_size may name", number(manifest.BATCH_LIMIT_ROWS), FIXED, "model.yaml is refused; config.pbtxt is taken as this"),
+        (
+            "rows that max_batch_size may name",
+            number(manifest.BATCH_LIMIT_ROWS),
+            FIXED,
+            "model.yaml is refused; config.pbtxt is taken as this",
+        ),
         ("versions' numbers", number(repository_layout.VERSION_LIMIT), FIXED, "the folder is no version"),
         ("files of a version", number(source.FILES_LIMIT), FIXED, "the version is incomplete"),
         ("folders inside a version's", f"{source.DEPTH_LIMIT} deep", FIXED, "the version is incomplete"),
         ("external data files of a graph", number(graph.FILES_LIMIT), FIXED, "the version is incomplete"),
         ("nesting of a graph", number(graph.NESTING_LIMIT), FIXED, "the version is incomplete"),
-        ("looks at a version whose files still change", number(repository_layout.SETTLE_ROUNDS), FIXED, "the version is incomplete, and tried again at the next load"),
-        ("a warm-up", f"{warm['limit_seconds'].default:g} s", code("warmup.limit_seconds"), "it is stopped, and the load fails"),
-        ("a load on one worker", f"{preparation.LOAD_SECONDS:g} s", FIXED, "the load fails with UNAVAILABLE; nothing has changed"),
-        ("tries of a load that ends its worker", number(preparation.TRIES), FIXED, "the load fails; nothing has changed"),
+        (
+            "looks at a version whose files still change",
+            number(repository_layout.SETTLE_ROUNDS),
+            FIXED,
+            "the version is incomplete, and tried again at the next load",
+        ),
+        (
+            "a warm-up",
+            f"{warm['limit_seconds'].default:g} s",
+            code("warmup.limit_seconds"),
+            "it is stopped, and the load fails",
+        ),
+        (
+            "a load on one worker",
+            f"{preparation.LOAD_SECONDS:g} s",
+            FIXED,
+            "the load fails with UNAVAILABLE; nothing has changed",
+        ),
+        (
+            "tries of a load that ends its worker",
+            number(preparation.TRIES),
+            FIXED,
+            "the load fails; nothing has changed",
+        ),
         ("runs of a version that is being retired", f"{manager.DRAIN_LIMIT_SECONDS:g} s", FIXED, "they are stopped"),
-        ("versions with statistics in a worker, since the gateway started", number(statistics.SLOTS), FIXED, "the version is served but not counted; `driftgate_statistics_lost_versions_total` counts it"),
-        ("batch sizes of a version with statistics of their own", number(statistics.BATCH_SIZES), FIXED, "further sizes are in the totals only"),
-    )  # fmt: skip
+        (
+            "versions with statistics in a worker, since the gateway started",
+            number(statistics.SLOTS),
+            FIXED,
+            "the version is served but not counted; `driftgate_statistics_lost_versions_total` counts it",
+        ),
+        (
+            "batch sizes of a version with statistics of their own",
+            number(statistics.BATCH_SIZES),
+            FIXED,
+            "further sizes are in the totals only",
+        ),
+    )
 
 
 def operators() -> str:
     """What operators' clients can fill."""
     return _table(
         ("watchers", number(events.MAX_WATCHERS), FIXED, "RESOURCE_EXHAUSTED with RetryInfo"),
-        ("events that wait for one watcher", number(events.MAX_WAITING), FIXED, "further ones are lost; the next event says how many"),
+        (
+            "events that wait for one watcher",
+            number(events.MAX_WAITING),
+            FIXED,
+            "further ones are lost; the next event says how many",
+        ),
         ("records in one audit page", number(admin.MAX_AUDIT), FIXED, "INVALID_ARGUMENT"),
         ("a change's reason", f"{number(admin.MAX_TEXT)} characters", FIXED, "the rest is cut off"),
-        ("records in the audit", "none", "–", "the database grows with each change"),
-    )  # fmt: skip
+        ("records in the audit", "none", NOTHING, "the database grows with each change"),
+    )
 
 
 def processes() -> str:
@@ -137,20 +206,70 @@ def processes() -> str:
     drain, again, config = Drain.model_fields, Restart.model_fields, Config.model_fields
     return _table(
         ("processes", "workers + 2", code("workers"), f"at most {_most(config['workers'])} workers"),
-        ("service after health has flipped", f"{drain['delay_seconds'].default:g} s", code("drain.delay_seconds"), "the port closes to new requests"),
-        ("requests in flight at a shutdown", f"{drain['grace_seconds'].default:g} s", code("drain.grace_seconds"), "they are cancelled"),
-        ("a shutdown, beyond delay and grace", f"{supervisor.KILL_AFTER_SECONDS:g} s", FIXED, "what still runs is killed, and the exit status is 1"),
-        ("wait before a restart", f"{again['initial_seconds'].default:g} s, doubling to {again['max_seconds'].default:g} s", code("restart"), f"forgotten after {restart.QUIET_SECONDS:g} s without an end"),
-        ("a process that refuses to run (exit status 2)", f"{restart.EARLY_REFUSALS} times in a row", FIXED, "the gateway ends with status 1"),
-        ("workers that control waits for at its start", f"{changes.WORKER_SECONDS:g} s", FIXED, "it goes on with those that are there"),
-        ("time for workers to take up new routes", f"{changes.FLIP_SECONDS:g} s", FIXED, "a warning in the log; the change stands"),
-        ("looks for a repository that vanished", f"every {control.LOOK_SECONDS:g} s", code("repository.poll_seconds"), "–"),
-        ("a message between control and a worker", size(messages.MAX_FRAME_BYTES), FIXED, "the connection is made anew"),
+        (
+            "service after health has flipped",
+            f"{drain['delay_seconds'].default:g} s",
+            code("drain.delay_seconds"),
+            "the port closes to new requests",
+        ),
+        (
+            "requests in flight at a shutdown",
+            f"{drain['grace_seconds'].default:g} s",
+            code("drain.grace_seconds"),
+            "they are cancelled",
+        ),
+        (
+            "a shutdown, beyond delay and grace",
+            f"{supervisor.KILL_AFTER_SECONDS:g} s",
+            FIXED,
+            "what still runs is killed, and the exit status is 1",
+        ),
+        (
+            "wait before a restart",
+            f"{again['initial_seconds'].default:g} s, doubling to {again['max_seconds'].default:g} s",
+            code("restart"),
+            f"forgotten after {restart.QUIET_SECONDS:g} s without an end",
+        ),
+        (
+            "a process that refuses to run (exit status 2)",
+            f"{restart.EARLY_REFUSALS} times in a row",
+            FIXED,
+            "the gateway ends with status 1",
+        ),
+        (
+            "workers that control waits for at its start",
+            f"{changes.WORKER_SECONDS:g} s",
+            FIXED,
+            "it goes on with those that are there",
+        ),
+        (
+            "time for workers to take up new routes",
+            f"{changes.FLIP_SECONDS:g} s",
+            FIXED,
+            "a warning in the log; the change stands",
+        ),
+        (
+            "looks for a repository that vanished",
+            f"every {control.LOOK_SECONDS:g} s",
+            code("repository.poll_seconds"),
+            NOTHING,
+        ),
+        (
+            "a message between control and a worker",
+            size(messages.MAX_FRAME_BYTES),
+            FIXED,
+            "the connection is made anew",
+        ),
         ("messages of a worker that wait for control", number(link.MAX_OUTGOING), FIXED, "the connection is made anew"),
         ("bytes that wait for a worker", size(fleet.MAX_UNSENT_BYTES), FIXED, "the connection is made anew"),
-        ("connections that wait to be accepted (HTTP, link)", number(ports.BACKLOG), FIXED, "further ones wait in the client"),
-        ("statistics of a worker", f"{statistics.PAGE_BYTES / (1 << 20):.1f} MiB of shared memory", FIXED, "–"),
-    )  # fmt: skip
+        (
+            "connections that wait to be accepted (HTTP, link)",
+            number(ports.BACKLOG),
+            FIXED,
+            "further ones wait in the client",
+        ),
+        ("statistics of a worker", f"{statistics.PAGE_BYTES / (1 << 20):.1f} MiB of shared memory", FIXED, NOTHING),
+    )
 
 
 def _table(*rows: Row) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
-from generator.markdown import NOTHING, code, heading, sentence, table
 
 import gateway.cli
 from gateway.cli import cli
 from gateway.cli.options import ADMIN_VARIABLE, TOKEN_VARIABLE
+from generator.markdown import NOTHING, code, heading, sentence, table
 
 HEADERS = ("option", "value", "default", "meaning")
 CONNECTION = ("admin", "token", "token_file", "ca", "certificate", "cert", "key")
@@ -23,7 +23,7 @@ def page() -> str:
     shared = _shared(commands)
     parts += [table(("command", "meaning"), [(_link(path), sentence(_help(c))) for path, c in commands])]
     parts += ["## Connection options\n", _connection_text(), table(HEADERS, [_row(option) for option in shared])]
-    names = {option.name for option in shared}
+    names: set[str | None] = {option.name for option in shared}
     for path, command in commands:
         parts.append(_section(path, command, names))
     return "\n".join(parts).rstrip("\n") + "\n"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
-from generator.markdown import NOTHING, code, heading, number, sentence, table
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from gateway.cli.serve import serve
 from gateway.config import ADDRESS, ENVIRONMENT_PREFIX, NOT_SETTINGS, Config
+from generator.markdown import NOTHING, code, heading, number, sentence, table
 
 HEADERS = ("setting", "environment variable", "flag", "allowed", "default", "meaning")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from generator.markdown import NOTHING, code, heading, sentence, table
 from google.rpc import code_pb2
 
 import gateway.control.main  # imports every module that defines errors
 import gateway.store.contract
 import runtime.errors
 from gateway.errors import CODES, DOMAIN
+from generator.markdown import NOTHING, code, heading, sentence, table
 from runtime.errors import InvalidRequest, ModelError, Overloaded, ServingError
 
 INTRODUCTION = f"""
@@ -23,26 +23,34 @@ never holds a path of the server or a traceback.
 INTERNAL is answered with a reference, sixteen hexadecimal digits; the log holds the same reference with the cause.
 """
 
-AFTER = """
-## Without details
-Some statuses are made where no `ErrorInfo` is added:
-
-| code | when |
-| --- | --- |
-| RESOURCE_EXHAUSTED | gRPC's core refuses a message over `limits.max_message_bytes`, or metadata over `limits.max_metadata_bytes`. |
-| UNIMPLEMENTED | The method is unknown. |
-| CANCELLED | The client cancelled, or the call was still open when the drain's grace ended. |
-| DEADLINE_EXCEEDED | The client's own gRPC library gave up first. |
-| UNAVAILABLE | The client's own gRPC library has no connection. |
-| any | RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload pass on the code and message of the control process. |
-"""
+UNDETAILED = (
+    (
+        "RESOURCE_EXHAUSTED",
+        "gRPC's core refuses a message over `limits.max_message_bytes`, or metadata over `limits.max_metadata_bytes`.",
+    ),
+    ("UNIMPLEMENTED", "The method is unknown."),
+    ("CANCELLED", "The client cancelled, or the call was still open when the drain's grace ended."),
+    ("DEADLINE_EXCEEDED", "The client's own gRPC library gave up first."),
+    ("UNAVAILABLE", "The client's own gRPC library has no connection."),
+    (
+        "any",
+        "RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload pass on the code and message of control.",
+    ),
+)
 
 
 def page() -> str:
-    rows = [(code(kind.__name__), code(kind.reason), _code(kind), _details(kind), _meaning(kind)) for kind in _answered()]
+    rows = [
+        (code(kind.__name__), code(kind.reason), _code(kind), _details(kind), _meaning(kind)) for kind in _answered()
+    ]
     source = "gateway/errors.py, runtime/errors.py and gateway/store/contract.py"
     headers = ("error", "reason", "gRPC code", "details", "meaning")
-    return heading("Errors", source) + INTRODUCTION + "\n" + table(headers, [*rows, _unforeseen()]) + AFTER
+    return heading("Errors", source) + INTRODUCTION + "\n" + table(headers, [*rows, _unforeseen()]) + _undetailed()
+
+
+def _undetailed() -> str:
+    title = "\n## Without details\nSome statuses are made where no `ErrorInfo` is added:\n\n"
+    return title + table(("code", "when"), UNDETAILED)
 
 
 def _answered() -> Iterator[type[ServingError]]:
@@ -62,7 +70,9 @@ def _code(kind: type[ServingError]) -> str:
 
 
 def _details(kind: type[ServingError]) -> str:
-    more = [name for known, name in ((InvalidRequest, "BadRequest"), (Overloaded, "RetryInfo")) if issubclass(kind, known)]
+    more = [
+        name for known, name in ((InvalidRequest, "BadRequest"), (Overloaded, "RetryInfo")) if issubclass(kind, known)
+    ]
     return ", ".join(more) or NOTHING
 
 

@@ -6,11 +6,11 @@ import inspect
 import json
 from typing import Any
 
-from generator.markdown import code, heading, sentence, table
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.wire import pbtxt
+from generator.markdown import code, heading, sentence, table
 from runtime.repository.document import DOCUMENT_LIMIT_BYTES
 from runtime.repository.manifest import Manifest
 from runtime.repository.policy import VersionPolicy
@@ -19,11 +19,11 @@ HEADERS = ("setting", "allowed", "default", "meaning")
 
 INTRODUCTION = f"""
 A model's settings stand in `<root>/<model>/model.yaml`. The file is optional, and so is each line of it. A file with
-anything wrong in it is refused as a whole, and every problem is named at once. Keys are given once, YAML aliases are not
-allowed, and the file has at most {DOCUMENT_LIMIT_BYTES:,} bytes.
+anything wrong in it is refused as a whole, and every problem is named at once. Keys are given once, YAML aliases are
+not allowed, and the file has at most {DOCUMENT_LIMIT_BYTES:,} bytes.
 
-`labels` and `default` are taken when a model is loaded for the first time. From then on they are the operators': a later
-change of these two lines in the file changes nothing. All other settings are read again at each load.
+`labels` and `default` are taken when a model is loaded for the first time. From then on they are the operators': a
+later change of these two lines in the file changes nothing. All other settings are read again at each load.
 """
 
 

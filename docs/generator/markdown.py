@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-NOTHING = "–"
+NOTHING = "-"
 
 
 def heading(title: str, source: str) -> str:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from generator.markdown import code, heading, sentence, table
 from prometheus_client.core import Metric
 
 from gateway.control.web import _Figures
 from gateway.store.contract import DesiredModel, DesiredVersion
+from generator.markdown import code, heading, sentence, table
 from runtime.shm.statistics import StatisticsReader, StatisticsWriter, create_page
 from runtime.shm.tally import create_tally
 
 INTRODUCTION = """
 `GET /metrics` on the HTTP port (8002), in the Prometheus text format. Figures are read from the workers' pages at each
 scrape and are sums over all workers. The pages outlive the workers, so no counter falls when a worker is restarted; all
-of them start at zero with the supervisor. `version` is the model's version, or a label's value at no time: a label is
-resolved before a request is counted.
+of them start at zero with the supervisor. `version` is always the number that answered, never a label.
 
 A request is counted under a version once it has been routed to it. What is refused before that (unknown model, wrong
 input, over `limits.max_in_flight`) is not in these figures.

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 
-from generator.markdown import NOTHING, code, heading, sentence, table
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -16,12 +15,13 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
     ServiceDescriptorProto,
 )
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped]
 
 from gateway.wire.decode import KNOWN_TRITON_PARAMETERS
 from gateway.worker.inference_service import EXTENSIONS
 from gateway.worker.streams import GRPC_ERRORS
 from gateway.worker.target import DIGEST_HEADER, VERSION_HEADER
+from generator.markdown import NOTHING, code, heading, sentence, table
 from runtime.onnx.dtypes import DATATYPES
 
 PROTOS = Path(__file__).resolve().parents[2] / "protos"
@@ -61,7 +61,12 @@ def inference_page() -> str:
 def _conventions() -> str:
     headers = ("datatype", "ONNX type", "bytes", "field of typed contents")
     rows = [
-        (code(d.name), code(d.onnx), str(d.size_bytes or "4 + its length"), code(d.contents) if d.contents else "raw only")
+        (
+            code(d.name),
+            code(d.onnx),
+            str(d.size_bytes or "4 + its length"),
+            code(d.contents) if d.contents else "raw only",
+        )
         for d in DATATYPES
     ]
     known = ", ".join(code(name) for name in sorted(KNOWN_TRITON_PARAMETERS))
@@ -139,7 +144,12 @@ class _ProtoPage:
         comment = sentence(self._comments.get(place, ""))
         maps = {nested.name: nested for nested in message.nested_type if nested.options.map_entry}
         rows = [
-            (str(field.number), code(field.name), self._type(field, maps), self._meaning(message, field, (*place, FIELDS, i)))
+            (
+                str(field.number),
+                code(field.name),
+                self._type(field, maps),
+                self._meaning(message, field, (*place, FIELDS, i)),
+            )
             for i, field in enumerate(message.field)
         ]
         body = table(("number", "field", "type", "meaning"), rows) if rows else "No fields.\n"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 
-from generator.markdown import code, heading, table
-
 from gateway.control.views import INDEX_STATES
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2
+from generator.markdown import code, heading, table
 from runtime.versions import state
 from runtime.versions.state import FINAL, TRANSITIONS, Event, VersionState
+
+INTRODUCTION = """One loading of one version on one worker is in one of these states.
+[Life of a version](../life-of-a-version.md) tells what happens in each.
+"""
 
 
 def page() -> str:
@@ -18,10 +21,12 @@ def page() -> str:
     return "\n".join(
         (
             heading("States of a version", "runtime/versions/state.py and gateway/control/views.py"),
-            "One loading of one version on one worker is in one of these states. "
-            "[Life of a version](../life-of-a-version.md) tells what happens in each.\n",
+            INTRODUCTION,
             "## Names\n",
-            table(("state", "in the admin API", "in Triton's repository index", "final"), [_names(s) for s in VersionState]),
+            table(
+                ("state", "in the admin API", "in Triton's repository index", "final"),
+                [_names(s) for s in VersionState],
+            ),
             "## Transitions\n",
             "Rows are states, columns are events. An event with no entry is not possible in that state.\n",
             table(("", *(event.value for event in Event)), [_row(s) for s in VersionState if s not in FINAL]),

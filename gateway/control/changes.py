@@ -215,7 +215,7 @@ class Changes:
                     record = await self._audit(action, after, version, actor, "unchanged", "it was already so")
                     self._abandon(model)
                     return Outcome(changed=False, audit_id=record, seconds=time.monotonic() - started)
-                audit = _entry(action, after, version, actor, "done", _describe(after))
+                audit = _entry(action, after, version, actor, "done", _describe(after), before)
                 record = await self._commit(after, before, audit)
             except ServingError as error:
                 tried = tuple(self.preparing(model))
@@ -408,11 +408,20 @@ class Changes:
         return NotFound(f"no model {model[:128]!r} in the repository; it has: {known}")
 
 
-def _entry(action: str, model: DesiredModel, version: int, actor: Actor, outcome: Any, detail: str) -> AuditEntry:
-    digests = {v.version: v.digest for v in model.versions}
-    if not version and len(digests) == 1:
-        version = next(iter(digests))
-    digest = digests.get(version, "")
+def _entry(
+    action: str,
+    model: DesiredModel,
+    version: int,
+    actor: Actor,
+    outcome: Any,
+    detail: str,
+    before: DesiredModel | None = None,
+) -> AuditEntry:
+    """`before` has the digest of a version that `model` no longer has."""
+    if not version and len(model.versions) == 1:
+        version = model.versions[0].version
+    past = before.versions if before is not None else ()
+    digest = {v.version: v.digest for v in (*past, *model.versions)}.get(version, "")
     return AuditEntry(
         actor=actor.name, peer=actor.peer, action=action, model=model.name, version=version, digest=digest,
         outcome=outcome, detail=detail, reason=actor.reason,

@@ -35,7 +35,7 @@ from runtime.versions.version import LoadedVersion
 log = logging.getLogger(__name__)
 
 GC_THRESHOLD = 50_000  # allocations between young collections; Python's 700 is passed several times in one batch
-CUT_AFTER_SECONDS = 0.1  # beyond the grace, when the transport has told the clients
+SETTLE_SECONDS = 2.0  # for runs to end between two nodes
 TICK_SECONDS = 0.1  # how often runs that nobody waits for are looked for
 
 
@@ -94,10 +94,7 @@ class Worker:
             self._pipeline.draining = True
             self._health.end_watches()
             self._streams.drain()
-            cut = threading.Timer(drain.grace_seconds + CUT_AFTER_SECONDS, self._manager.stop_runs)
-            cut.start()
             in_time = self._transport.stop(drain.grace_seconds)
-            cut.cancel()
             if not in_time:
                 log.warning(
                     "worker %d ended with requests in flight: the grace of %g s passed",
@@ -105,9 +102,23 @@ class Worker:
                     drain.grace_seconds,
                 )
         self._link.stop()
+        settled = self._end_runs()
+        if self._listening and settled:
+            self._transport.close()
         self._manager.stop()
         log.info("worker %d has ended", self._index)
+        if not settled:  # one operator computes on, and Python would wait for it
+            logging.shutdown()
+            os._exit(0)
         return 0
+
+    def _end_runs(self) -> bool:
+        """Ends what still runs: nobody waits for it. False if it goes on."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self._pipeline.in_flight and time.monotonic() < deadline:
+            self._manager.stop_runs()
+            time.sleep(0.01)
+        return not self._pipeline.in_flight
 
     def _settled(self) -> bool:
         return self._first_order.is_set() and self._manager.settled()

@@ -173,10 +173,12 @@ class BatchRunner:
         """Never raises: whatever goes wrong becomes a refusal of each request concerned."""
         try:
             batch = self._still_wanted(batch)
+            if batch and self._stopped_all:
+                raise self._stopped()
             if batch:
                 self._run_together(batch)
         except Exception as error:
-            failed = error if isinstance(error, RunError) else RunError("model failed", detail=repr(error))
+            failed = error if isinstance(error, ServingError) else RunError("model failed", detail=repr(error))
             self._delivery.refused([Refusal(request, failed) for request in batch])
 
     def _run_together(self, batch: list[Request]) -> None:
@@ -196,11 +198,14 @@ class BatchRunner:
     def _cause(self, request: Request, error: RunError) -> ServingError:
         """Why a run of `request` alone gave no answer: it was stopped, or the caller's shapes, or else the model."""
         if self._stopped_all:
-            return NotReady(f"{self.name} is being unloaded, and its run was stopped")
+            return self._stopped()
         if request.deadline_seconds <= time.time() or request.abandoned():
             waited_ms = (time.monotonic_ns() - request.arrived_ns) / 1e6
             return DeadlineExceeded(f"the deadline passed during the run of {self.name}: {waited_ms:.1f} ms after arrival")
         return axis_conflict(self._signature, request.shapes) or error
+
+    def _stopped(self) -> NotReady:
+        return NotReady(f"{self.name} is being unloaded, and its run was stopped")
 
     def _run_alone(self, batch: list[Request]) -> None:
         for request in batch:

@@ -119,6 +119,7 @@ class StatisticsWriter:
         self._lock = threading.Lock()
         self._slots: dict[tuple[str, int], SlotWriter] = {}
         self._used = 0
+        self.set_in_flight(0)  # what a worker before had in flight has ended with it
         for index in range(SLOTS):
             counts = _read_slot(self._buffer, index)
             if counts is None:

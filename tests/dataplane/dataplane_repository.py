@@ -12,16 +12,22 @@ from zoo import built, slow, versioned, write_repository, write_version
 VERSIONS = {1: 1.0, 2: 2.0, 10: 10.0}
 """Version → k of the model `versions`: y = x + k."""
 LABELS = {"stable": 2, "canary": 10}
-CRAWL_STEPS = 60_000
-CRAWL_QUEUE = 4
-"""Requests that may wait for `crawl`, which runs them one by one, about 150 ms each."""
+CRAWL_STEPS = 300_000
+"""About a second a run, which a busy machine cannot confuse with none; it is not warmed up."""
+QUEUE_REQUESTS = 4
+"""Requests that may wait for `crawl` and for `endless`, which run one at a time."""
 
+ONE_AT_A_TIME: dict[str, Any] = {
+    "warmup": {"enabled": False},
+    # The delay, which does nothing without rows, gives them a thread of their own from the first request.
+    "batching": {"max_batch_size": 0, "max_queue_delay_seconds": 0.001, "max_queue_requests": QUEUE_REQUESTS},
+}
 MANIFESTS: dict[str, dict[str, Any]] = {
     "versions": {"versions": "all", "labels": LABELS, "default": "stable"},
     "newest": {"versions": "all"},
     "narrow": {"batching": {"max_batch_size": 4}},
-    "crawl": {"batching": {"max_batch_size": 0, "max_queue_requests": CRAWL_QUEUE}},
-    "endless": {"warmup": {"enabled": False}, "batching": {"max_batch_size": 0}},
+    "crawl": ONE_AT_A_TIME,
+    "endless": ONE_AT_A_TIME,
 }
 
 

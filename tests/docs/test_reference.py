@@ -126,7 +126,9 @@ def test_configuration_examples_are_valid(tmp_path: Path) -> None:
     from gateway.config import load_config
 
     examples = [
-        text for page in PAGES for text in re.findall(r"```yaml\n(# driftgate\.yaml\n.*?)```", page.read_text(), re.DOTALL)
+        text
+        for page in PAGES
+        for text in re.findall(r"```yaml\n(# driftgate\.yaml\n.*?)```", page.read_text(), re.DOTALL)
     ]
     assert examples
     for text in examples:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import grpc
 import numpy as np
@@ -63,7 +64,7 @@ class HealthWatch:
         self._first = threading.Event()
         self._thread = threading.Thread(target=self._read)
 
-    def __enter__(self) -> HealthWatch:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._first.wait(10)
         return self
@@ -168,3 +169,17 @@ def test_every_port_is_free_after_the_end(models: Path, tmp_path: Path) -> None:
     assert [is_free(address) for address in addresses] == [False] * 3
     assert gateway.stop() == 0
     assert [is_free(address) for address in addresses] == [True] * 3
+
+
+@pytest.mark.parametrize("transport", ["queue", "public"])
+def test_a_run_whose_client_has_left_does_not_hold_up_the_end(models: Path, tmp_path: Path, transport: str) -> None:
+    write_version(models, "slow", 1, slow(int(60.0 / STEP_SECONDS)))
+    gateway = Gateway(models, tmp_path / "state", config={"transport": transport})
+    gateway.start()
+    with client_of(gateway.grpc) as client, in_flight(gateway, client, 1) as calls:
+        calls[0].cancel()
+        began = time.monotonic()
+        assert gateway.stop() == 0
+        assert time.monotonic() - began < 10, "far below the grace of 30 s"
+    assert "Check failure" not in gateway.log
+    assert "grace" not in gateway.log.partition("draining")[2].partition("\n")[2]

@@ -141,7 +141,7 @@ def test_a_model_whose_every_run_fails_is_served_with_a_warning_and_fails_its_re
     (version,) = served.admin.load(MODEL, 2).model.versions[-1:]
     assert "refused every synthesized input" in " ".join(version.warnings)
     assert SERVER_PATHS.search(" ".join(version.warnings)) is None
-    with pytest.raises(Refused, match="model failed|INVALID") as refusal:
+    with pytest.raises(Refused, match=r"model failed|INVALID") as refusal:
         served.client.predict(MODEL)
     assert refusal.value.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
     served.admin.load(MODEL, 1)

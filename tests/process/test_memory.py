@@ -107,9 +107,7 @@ def broken_big(fault: str) -> bytes:
     model = onnx.load_from_string(data)
     if fault == "its outputs are no tensors":
         model.graph.node.append(onnx.helper.make_node("SplitToSequence", ["y"], ["parts"]))
-        model.graph.output.append(
-            onnx.helper.make_tensor_sequence_value_info("parts", onnx.TensorProto.FLOAT, None)
-        )
+        model.graph.output.append(onnx.helper.make_tensor_sequence_value_info("parts", onnx.TensorProto.FLOAT, None))
     else:
         body = onnx.helper.make_graph(
             [onnx.helper.make_node("Identity", ["go"], ["on"]), onnx.helper.make_node("Neg", ["s"], ["t"])],

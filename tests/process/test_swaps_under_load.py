@@ -76,9 +76,7 @@ def swap_under_load(served: Served, change: Callable[[int], object], swaps: int,
     assert quantile_ms(swapping, 0.99) < SLOWER_AT_MOST * quantile_ms(steady, 0.99)
 
 
-def show(
-    served: Served, load: Load, steady: list[Answer], swapping: list[Answer], durations: list[float]
-) -> None:
+def show(served: Served, load: Load, steady: list[Answer], swapping: list[Answer], durations: list[float]) -> None:
     p50, p99 = (quantile_ms(swapping, q) / quantile_ms(steady, q) for q in (0.5, 0.99))
     print(f"\n{len(durations)} swaps, {len(load.answers)} requests, {len(load.failures)} failures")
     print(f"  versions {dict(sorted(Counter(a.version for a in load.answers).items()))}")
@@ -123,4 +121,3 @@ def test_reloading_what_is_served_under_load_fails_no_request(served: Served) ->
     assert load.failures == []
     assert load.wrong == []
     assert {answer.version for answer in load.answers} == {3}
-

@@ -95,14 +95,18 @@ class Admin:
     @contextmanager
     def watch(self) -> Iterator[Watch]:
         """Every change of state from here on. Something must be loaded: its state now is what a watch begins with."""
-        call = self._stub.WatchModels(
-            pb.WatchModelsRequest(), metadata=self._metadata, timeout=CALL_SECONDS, wait_for_ready=True
-        )
+        call = self.watch_call()
         try:
             next(call)
             yield Watch(call)
         finally:
             call.cancel()
+
+    def watch_call(self, model: str = "") -> Any:
+        """The stream itself, from its first event."""
+        return self._stub.WatchModels(
+            pb.WatchModelsRequest(model=model), metadata=self._metadata, timeout=CALL_SECONDS, wait_for_ready=True
+        )
 
     def _ask(self, method: str, request: Any) -> Any:
         try:

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import yaml
@@ -40,12 +40,12 @@ class Gateway:
         self.workers = workers
         self.config = config or {}
         self.environment = environment or {}
-        self.addresses = {name: "127.0.0.1:0" for name in ("grpc", "http", "admin")} | (addresses or {})
+        self.addresses = dict.fromkeys(("grpc", "http", "admin"), "127.0.0.1:0") | (addresses or {})
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoints: dict[str, Any] = {}
         self.log_file = self.state_dir.parent / f"{self.state_dir.name}.log"
 
-    def __enter__(self) -> Gateway:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -137,7 +137,7 @@ class Gateway:
         self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(STOP_SECONDS)
         self.process = None
-        _, left = psutil.wait_procs([process for process in tree[1:]], timeout=5)
+        _, left = psutil.wait_procs(tree[1:], timeout=5)
         assert not left, f"processes were left behind: {left}"
         return status
 

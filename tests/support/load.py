@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import grpc
 import grpc.aio
@@ -65,7 +66,7 @@ class Load:
         self.local_ports: list[int] = []
         self.answers: list[Answer] = []
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._thread.start()
         self._started.wait()
         if self._failed is not None:

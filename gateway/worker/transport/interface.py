@@ -125,12 +125,16 @@ class TransportSettings:
 
 
 class Transport(Protocol):
-    """`start` listens and answers the port; `stop` refuses new calls, lets those in flight end within the grace."""
+    """`start` listens and answers the port; `stop` refuses new calls, lets those in flight end within the grace.
+
+    `close`, after `stop`, frees what is left: only once every call has been answered, whether its client waits or not.
+    """
 
     name: str
 
     def start(self, methods: Methods) -> int: ...
     def stop(self, grace_seconds: float) -> bool: ...
+    def close(self) -> None: ...
 
 
 class BindError(OSError):

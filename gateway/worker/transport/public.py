@@ -165,14 +165,15 @@ class PublicTransport(grpc.GenericRpcHandler):
     def stop(self, grace_seconds: float) -> bool:
         started = time.monotonic()
         asyncio.run_coroutine_threadsafe(self._server.stop(grace_seconds), self._loop).result()
-        in_time = time.monotonic() - started < grace_seconds
+        return time.monotonic() - started < grace_seconds
+
+    def close(self) -> None:
         self._pool.shutdown(wait=True)
         asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         if self._thread is not None:
             self._thread.join(timeout=5.0)
         self._loop.close()
-        return in_time
 
     def service(self, handler_call_details: Any) -> Any:
         return self._handlers.get(handler_call_details.method)

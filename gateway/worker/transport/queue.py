@@ -253,10 +253,13 @@ class QueueTransport:
         if not in_time:
             self._server.cancel_all_calls()
             self._stopped.wait(5.0)
+        return in_time
+
+    def close(self) -> None:
+        """An answer after it would abort the process, also one to a call that was cancelled."""
         self._queue.shutdown()
         for thread in self._threads:
             thread.join(timeout=5.0)
-        return in_time
 
     def _listen(self) -> int:
         tls = self._settings.tls

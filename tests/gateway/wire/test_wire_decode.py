@@ -239,9 +239,10 @@ def test_a_timeout_is_read_and_other_known_parameters_pass(name: str, value: dic
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("timeout", {"int64_param": -1}, "parameter 'timeout' must be an int64 of microseconds, 0 or more"),
-        ("timeout", {"string_param": "1"}, "parameter 'timeout' must be an int64 of microseconds, 0 or more"),
-        ("timeout", {}, "parameter 'timeout' must be an int64 of microseconds, 0 or more"),
+        ("timeout", {"int64_param": -1}, "parameter 'timeout' must be microseconds, 0 or more, got -1"),
+        ("timeout", {"string_param": "1"}, "parameter 'timeout' must be int64, got string"),
+        ("timeout", {}, "parameter 'timeout' must be int64, got nothing"),
+        ("priority", {"string_param": "1"}, "parameter 'priority' must be int64 or uint64, got string"),
         ("triton_new_thing", {"bool_param": True}, "parameter 'triton_new_thing' is reserved and not known here"),
     ],
 )

@@ -283,6 +283,26 @@ def test_a_run_is_stopped_only_when_all_of_its_clients_have_gone(
     assert not runner._active
 
 
+def test_stopping_all_runs_refuses_every_request_of_a_batch_at_once(
+    start: Start, tmp_path: Path, delivery: Deliveries
+) -> None:
+    """They are not run again one by one, each to be stopped in its turn."""
+    write_bad(tmp_path, "endless", model="m")
+    session = Session(tmp_path / "m" / "1" / "model.onnx", SessionSettings())
+    runner = start(session)
+    requests = [request_of(session.signature, {"x": np.ones(1, np.float32)}) for _ in range(3)]
+    thread = threading.Thread(target=runner.submit, args=(requests,))
+    thread.start()
+    while not runner._active:
+        time.sleep(0)
+    runner.stop_all_runs()
+    thread.join()
+    assert {(type(error), error.message) for error in map(delivery.error, requests)} == {
+        (NotReady, "m/1 is being unloaded, and its run was stopped")
+    }
+    assert set(delivery.counts.values()) == {1}
+
+
 @pytest.mark.parametrize(("instances", "delay"), [(1, 0.0), (3, 0.0), (1, 0.002)])
 def test_under_many_threads_each_request_gets_its_own_answer_exactly_once(
     start: Start, adding: Session, delivery: Deliveries, instances: int, delay: float

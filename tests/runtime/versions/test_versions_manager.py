@@ -14,7 +14,7 @@ from support.runtime import WAIT_SECONDS, Deliveries, request_of, target_of
 from zoo import versioned, write_version
 
 from runtime.batching.runner import Delivery
-from runtime.errors import RunError
+from runtime.errors import DeadlineExceeded, NotReady
 from runtime.repository.manifest import Manifest
 from runtime.versions import manager as manager_module
 from runtime.versions.manager import Instance, VersionManager
@@ -181,7 +181,8 @@ def test_a_run_that_nobody_waits_for_is_stopped(watched: Watched, tmp_path: Path
     error = watched.deliveries[target.key].error(request)
     stopped.set()
     watcher.join()
-    assert isinstance(error, RunError)
+    assert isinstance(error, DeadlineExceeded)
+    assert error.message.startswith("the deadline passed during the run of m/1")
     version.leases.give_back(1)
 
 
@@ -204,7 +205,8 @@ def test_a_version_that_drains_for_too_long_has_its_runs_stopped(
     watched.wait(1, VersionState.DRAINING)
     while not watched.deliveries[target.key].counts:
         watched.manager.watch_runs()
-    assert isinstance(watched.deliveries[target.key].error(request), RunError)
+    error = watched.deliveries[target.key].error(request)
+    assert (type(error), error.message) == (NotReady, "m/1 is being unloaded, and its run was stopped")
     version.leases.give_back(1)
     watched.wait(1, VersionState.UNLOADED)
 
