@@ -205,9 +205,7 @@ class Manifest(_Section):
     warmup: Warmup = _section(WarmupSettings, "What runs before a version takes requests.")
     instances: int = _integer(1, 1, 64, "Runs that may be under way at once in each worker.")
     description: str = _option("", "a text", "For people.")
-    metadata: Texts = _option(
-        {}, "a mapping of text to text", "For other tools.", items="a text (put it in quotes)"
-    )
+    metadata: Texts = _option({}, "a mapping of text to text", "For other tools.", items="a text (put it in quotes)")
 
 
 def parse_manifest(text: str, source: str) -> Manifest:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -46,7 +46,7 @@ def slow_request() -> pb.ModelInferRequest:
 
 
 @contextmanager
-def in_flight(gateway: Gateway, client: Client, count: int) -> Iterator[list[grpc.Future]]:
+def in_flight(gateway: Gateway, client: Client, count: int) -> Iterator[list[Any]]:
     """`count` slow requests under way, as the gateway's own figures say."""
     calls = [client.begin("ModelInfer", slow_request()) for _ in range(count)]
     until(lambda: f"driftgate_requests_in_flight {count}.0" in gateway.get("/metrics")[1], "requests are in flight")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.admin import Admin, admin_of
+from support.admin import Admin, Refused, admin_of
 from support.gateway import Gateway
 from zoo import versioned, write_version
 
@@ -77,7 +77,7 @@ def test_a_load_that_fails_is_seen_with_its_reason_on_the_one_worker_that_tried(
     folder = write_version(served.models, "m", 3, versioned(3.0))
     (folder / "warmup.npz").write_bytes(b"no archive")
     with served.admin.watch() as watch:
-        with pytest.raises(Exception, match="warmup.npz is not a readable"):
+        with pytest.raises(Refused, match="is not a readable"):
             served.admin.load("m", 3)
         events = watch.until(Ends(3, pb.VERSION_STATE_FAILED, 1))
         served.admin.load("m", 1)

@@ -46,11 +46,13 @@ class Admin:
     """`actor` is who the audit says asked. Raises Refused."""
 
     def __init__(self, channel: grpc.Channel, actor: str) -> None:
-        self._stub = AdminStub(channel)
+        self._stub: Any = AdminStub(channel)  # type: ignore[no-untyped-call]  # generated
         self._metadata = (("driftgate-actor", actor),)
 
     def load(self, model: str, *versions: int, force: bool = False, reason: str = "") -> pb.ChangeResponse:
-        return self._ask("LoadModel", pb.LoadModelRequest(model=model, versions=versions, force=force, reason=reason))
+        return self._change(
+            "LoadModel", pb.LoadModelRequest(model=model, versions=versions, force=force, reason=reason)
+        )
 
     def begin_load(self, model: str, *versions: int) -> Any:
         """The call, under way."""
@@ -59,23 +61,22 @@ class Admin:
         )
 
     def unload(self, model: str, version: int = 0, reason: str = "") -> pb.ChangeResponse:
-        return self._ask("UnloadModel", pb.UnloadModelRequest(model=model, version=version, reason=reason))
+        return self._change("UnloadModel", pb.UnloadModelRequest(model=model, version=version, reason=reason))
 
     def label(self, model: str, label: str, version: int, reason: str = "") -> pb.ChangeResponse:
-        return self._ask("SetLabel", pb.SetLabelRequest(model=model, label=label, version=version, reason=reason))
+        return self._change("SetLabel", pb.SetLabelRequest(model=model, label=label, version=version, reason=reason))
 
     def delete_label(self, model: str, label: str) -> pb.ChangeResponse:
-        return self._ask("DeleteLabel", pb.DeleteLabelRequest(model=model, label=label))
+        return self._change("DeleteLabel", pb.DeleteLabelRequest(model=model, label=label))
 
     def default(self, model: str, target: str, reason: str = "") -> pb.ChangeResponse:
-        return self._ask("SetDefault", pb.SetDefaultRequest(model=model, target=target, reason=reason))
+        return self._change("SetDefault", pb.SetDefaultRequest(model=model, target=target, reason=reason))
 
     def model(self, name: str) -> pb.Model:
-        (model,) = self._ask("ListModels", pb.ListModelsRequest(model=name)).models
-        return model
+        return self.models(name)[name]
 
-    def models(self) -> dict[str, pb.Model]:
-        return {model.name: model for model in self._ask("ListModels", pb.ListModelsRequest()).models}
+    def models(self, only: str = "") -> dict[str, pb.Model]:
+        return {model.name: model for model in self._ask("ListModels", pb.ListModelsRequest(model=only)).models}
 
     def available(self, name: str) -> set[int]:
         """Versions that every worker has available."""
@@ -86,7 +87,8 @@ class Admin:
         }
 
     def status(self) -> pb.GetStatusResponse:
-        return self._ask("GetStatus", pb.GetStatusRequest())
+        status: pb.GetStatusResponse = self._ask("GetStatus", pb.GetStatusRequest())
+        return status
 
     def audit(self, model: str = "", limit: int = 1000) -> list[pb.AuditRecord]:
         """Newest first."""
@@ -107,6 +109,10 @@ class Admin:
         return self._stub.WatchModels(
             pb.WatchModelsRequest(model=model), metadata=self._metadata, timeout=CALL_SECONDS, wait_for_ready=True
         )
+
+    def _change(self, method: str, request: Any) -> pb.ChangeResponse:
+        change: pb.ChangeResponse = self._ask(method, request)
+        return change
 
     def _ask(self, method: str, request: Any) -> Any:
         try:

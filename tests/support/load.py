@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -130,7 +130,7 @@ class Load:
                 await channel.close()
 
     async def _call_forever(self, index: int, channel: grpc.aio.Channel, offset: int) -> None:
-        call = channel.unary_unary(INFER, response_deserializer=pb.ModelInferResponse.FromString)
+        call: Any = channel.unary_unary(INFER, response_deserializer=pb.ModelInferResponse.FromString)
         for payload, sent in itertools.islice(itertools.cycle(self._prepared), offset, None):
             if self._stopping:
                 return

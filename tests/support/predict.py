@@ -22,7 +22,7 @@ class Client:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
-        self._stub = GRPCInferenceServiceStub(channel)
+        self._stub: Any = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
 
     def predict(self, model: str, version: str = "") -> tuple[int, float]:
         """(version that answered, its k)."""

@@ -32,7 +32,12 @@ def session_of(folder: Path, model: bytes) -> Session:
 
 
 def target_of(
-    folder: Path, model: str, version: int, manifest: Manifest | None = None, generation: int = 1, digest: str = "sha256:0"
+    folder: Path,
+    model: str,
+    version: int,
+    manifest: Manifest | None = None,
+    generation: int = 1,
+    digest: str = "sha256:0",
 ) -> VersionTarget:
     """The version whose files are in `folder`."""
     artifact = Artifact(model=model, version=version, digest=digest, folder=str(folder), file_bytes=0)

@@ -97,8 +97,7 @@ def test_rules_over_several_settings_are_checked_although_others_are_wrong() -> 
     found = problems(flags={"models": ("m",), "admin": "0.0.0.0:8003", "workers": -1, "repository_control": "token"})
     assert found == [
         "workers: input should be greater than or equal to 0, got -1",
-        "admin: 0.0.0.0:8003 is not loopback, so the admin API needs admin_token_file or admin_tls with client_ca "
-        "(mTLS)",
+        "admin: 0.0.0.0:8003 is not loopback, so the admin API needs admin_token_file or admin_tls with client_ca (mTLS)",
         "repository_control: 'token' needs admin_token_file",
     ]
 
@@ -106,9 +105,7 @@ def test_rules_over_several_settings_are_checked_although_others_are_wrong() -> 
 def test_a_guard_that_is_broken_itself_is_not_also_called_missing(tmp_path: Path) -> None:
     token = tmp_path / "token"
     flags = {"models": ("m",), "admin": "0.0.0.0:8003", "repository_control": "token", "admin_token_file": token}
-    assert problems(flags=flags) == [
-        f"admin_token_file: cannot be read: No such file or directory, got {token!r}"
-    ]
+    assert problems(flags=flags) == [f"admin_token_file: cannot be read: No such file or directory, got {token!r}"]
     token.write_text("short\n")
     assert problems(flags=flags) == [f"admin_token_file: the token must have 16 characters or more, got {token!r}"]
 

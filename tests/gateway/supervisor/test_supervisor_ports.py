@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.supervisor import ports
 from gateway.supervisor.ports import Held, PortError, hold, listen, private_listener
 
 CAP_NET_BIND_SERVICE = 10
@@ -38,11 +37,9 @@ def opened() -> Iterator[list[Held]]:
         one.held.close()
 
 
-def connect(address: str, *, family: int = socket.AF_INET) -> socket.socket:
+def connect(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
-    made = socket.socket(family)
-    made.connect((host.strip("[]"), int(port)))
-    return made
+    return socket.create_connection((host, int(port)))
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -204,7 +201,7 @@ def test_a_refused_port_leaves_no_socket_open(opened: list[Held], monkeypatch: p
         return made[-1]
 
     opened.append(listen("http", "127.0.0.1:0"))
-    monkeypatch.setattr(ports.socket, "socket", counted)
+    monkeypatch.setattr(socket, "socket", counted)
     for open_port in (hold, listen):
         with pytest.raises(PortError):
             open_port("grpc", opened[0].address)

@@ -81,7 +81,9 @@ def test_what_is_submitted_together_is_one_run_and_each_gets_its_own_rows(
         np.testing.assert_array_equal(delivery.answer(request)[0], np.full((request.rows, 4), value + 1))
 
 
-def test_requests_that_arrive_during_a_run_form_the_next_one(start: Start, tmp_path: Path, delivery: Deliveries) -> None:
+def test_requests_that_arrive_during_a_run_form_the_next_one(
+    start: Start, tmp_path: Path, delivery: Deliveries
+) -> None:
     session = session_of(tmp_path, slow())
     runner = start(session)
     first, thread = hold(runner, session)
@@ -97,9 +99,7 @@ def test_requests_that_arrive_during_a_run_form_the_next_one(start: Start, tmp_p
 
 def test_requests_of_different_shapes_share_no_run(start: Start, tmp_path: Path, delivery: Deliveries) -> None:
     session = session_of(tmp_path, built("reduce_t"))
-    requests = [
-        request_of(session.signature, {"x": np.ones((1, width), np.float32)}) for width in (2, 5, 2, 5, 2)
-    ]
+    requests = [request_of(session.signature, {"x": np.ones((1, width), np.float32)}) for width in (2, 5, 2, 5, 2)]
     start(session).submit(requests)
     assert sorted(delivery.batches) == [2, 3]
     assert [delivery.answer(request)[0].tolist() for request in requests] == [[1.0]] * 5

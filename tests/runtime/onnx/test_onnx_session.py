@@ -113,8 +113,7 @@ def test_a_provider_that_is_not_there_is_reported_or_refused(tmp_path: Path) -> 
     session = Session(tmp_path / "model.onnx", both)
     assert session.execution_providers == ("CPUExecutionProvider",)
     assert session.warnings == (
-        "execution provider TensorrtExecutionProvider was asked for but is not in use; "
-        "running on CPUExecutionProvider",
+        "execution provider TensorrtExecutionProvider was asked for but is not in use; running on CPUExecutionProvider",
     )
     absent = SessionSettings.model_validate({"execution_providers": ["NoSuchProvider"]})
     with pytest.raises(LoadError, match="none of the execution providers NoSuchProvider is in this build"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from bad_models import write_bad
 from support.runtime import session_of
-from zoo import built, graph
+from zoo import Array, built, graph
 
 from runtime.errors import LoadError
 from runtime.onnx.session import Session
@@ -88,11 +89,9 @@ def test_real_models_outside_the_protocol_are_refused_at_load(tmp_path: Path, na
     ],
 )
 def test_rows_need_an_open_first_axis_on_every_input_and_output(tmp_path: Path, text: str, *, expected: bool) -> None:
-    import numpy as np
-
-    weights = {"a": np.array([1], np.int64), "c": np.ones(2, np.float32)}
-    used = {name: array for name, array in weights.items() if f"{name})" in text}
-    assert batch_axis(session_of(tmp_path, graph(text, **used)()).signature) is expected
+    weights: dict[str, Array] = {"a": np.array([1], np.int64), "c": np.ones(2, np.float32)}
+    build = graph(text, **{name: array for name, array in weights.items() if f"{name})" in text})  # type: ignore[arg-type]  # none is called opset
+    assert batch_axis(session_of(tmp_path, build()).signature) is expected
 
 
 def test_shapes_are_shown_as_users_write_them() -> None:

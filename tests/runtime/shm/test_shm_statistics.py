@@ -37,7 +37,7 @@ from runtime.shm.statistics import StatisticsWriter
 slot = StatisticsWriter(Segment.attach(int(sys.argv[1]), writable=True)).slot("m", 1)
 slot.add_run(2, 3, 5, 7, 11, 13, 17, 0)
 print("writing", flush=True)
-while True:
+for _ in range(1_000_000):  # bounded: it outlives a test run that is killed
     slot.add_run(2, 3, 5, 7, 11, 13, 17, 0)
 """
 

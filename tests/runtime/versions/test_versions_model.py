@@ -41,7 +41,9 @@ class VersionsModel(RuleBasedStateMachine):
         self.leased: list[LoadedVersion] = []
 
     def _make_delivery(self, key: InstanceKey, version: LoadedVersion) -> Delivery:
-        assert self.last[key] is VersionState.WARMING_UP, "it gets a way to answer after warm-up, before it is routed to"
+        assert self.last[key] is VersionState.WARMING_UP, (
+            "it gets a way to answer after warm-up, before it is routed to"
+        )
         assert version.version == key.version
         self.deliveries[key] = Deliveries()
         return self.deliveries[key]
@@ -63,9 +65,7 @@ class VersionsModel(RuleBasedStateMachine):
 
     def _available(self) -> list[LoadedVersion]:
         return [
-            i.loaded
-            for i in self.manager.instances()
-            if i.state is VersionState.AVAILABLE and i.loaded is not None
+            i.loaded for i in self.manager.instances() if i.state is VersionState.AVAILABLE and i.loaded is not None
         ]
 
     @rule(versions=st.sets(st.sampled_from([*GOOD, *BAD])), generation=st.integers(1, 2))
