@@ -97,6 +97,10 @@ class Status:
     message: str
     trailers: tuple[tuple[str, bytes], ...] = ()
 
+    def details(self) -> bytes:
+        """The serialized google.rpc.Status, b"" if there is none."""
+        return dict(self.trailers).get(STATUS_DETAILS, b"")
+
 
 def status_of(error: BaseException, where: str) -> Status:
     """Never shows more than a ServingError's message; an unforeseen error is logged under a reference."""

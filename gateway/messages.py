@@ -59,13 +59,18 @@ class Desired(_Message):
 
 
 class Answer(_Message):
-    """Control → worker: the outcome of a worker's Request. `code` 0: `body` holds it; else an error's message."""
+    """Control → worker: the outcome of a worker's Request.
+
+    `code` 0: `body` holds it; else an error's message and details (a serialized google.rpc.Status).
+    """
+
+    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
 
     kind: Literal["answer"] = "answer"
     id: int
     code: int = 0
-    reason: str = ""
     message: str = ""
+    details: bytes = b""
     body: dict[str, Any] = Field(default_factory=dict)
 
 

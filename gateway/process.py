@@ -28,7 +28,7 @@ class Spawn(BaseModel):
     """A child's orders. File descriptors are inherited: `page_fds` are the statistics pages of all workers, `tally_fd`
     the counts of restarts (workers, then control); `listener_fd` and `http_fd` are control's alone.
 
-    `index` is a worker's number; for control, 0 at the gateway's start and 1 when it is started again.
+    `index` is a worker's number, -1 for control.
     """
 
     model_config = ConfigDict(frozen=True)

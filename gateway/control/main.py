@@ -32,12 +32,17 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 10.0  # how often a vanished repository is noticed where nothing polls it
 
 
+class StartFailed(RuntimeError):
+    """The desired state could not be brought back; the log says why. The supervisor starts control anew."""
+
+
 class Control:
     def __init__(self, orders: Spawn, store: Store) -> None:
         config = orders.config
         self._orders = orders
         self._config = config
         self._store = store
+        self._start_mark = Path(orders.state_dir) / "started"
         self._cache = ArtifactCache(Path(orders.state_dir) / "cache")
         repository = Repository(
             config.models, self._cache, read_config_pbtxt, settle_seconds=config.repository.settle_seconds
@@ -55,6 +60,7 @@ class Control:
         )
         self._web = WebServer(orders, self._changes, self._fleet, statistics, self.not_ready_because)
         self._started = False
+        self._failed = False
         self._all_have_listened = False
         self._ending = asyncio.Event()
 
@@ -82,6 +88,8 @@ class Control:
         await self._ending.wait()
         await self._admin.set_serving(serving=False)
         drain = self._config.drain
+        if self._failed:
+            raise StartFailed
         # Health and admin answer until the last worker has drained.
         await self._fleet.until(lambda: not self._fleet.workers, drain.delay_seconds + drain.grace_seconds + 10)
         for task in (starting, looking):
@@ -94,15 +102,26 @@ class Control:
 
     async def _start(self) -> None:
         try:
-            first = self._orders.index == 0
+            first = not self._has_started_before()
             await self._changes.start(load_new=first, workers=len(self._orders.page_fds))
+            self._remember_start()
             self._started = True
             served = [model.name for model in self._changes.desired.values() if model.served]
             log.info("serving %d models: %s", len(served), ", ".join(sorted(served)) or "none")
         except Exception:
             log.exception("control could not bring back the desired state; it ends, to be started anew")
+            self._failed = True
             self._ending.set()
-            raise
+
+    def _has_started_before(self) -> bool:
+        """Whether control has come up since the gateway was started: then only a crash brings it here again."""
+        try:
+            return self._start_mark.read_text() == str(self._orders.started_at_seconds)
+        except OSError:
+            return False
+
+    def _remember_start(self) -> None:
+        self._start_mark.write_text(str(self._orders.started_at_seconds))
 
     async def _look_forever(self) -> None:
         """Notices a repository that vanishes or returns; with poll_seconds, takes what is new in it."""
@@ -139,7 +158,7 @@ class Control:
                 return Answer(id=request.id, body={"models": rows})
         except Exception as error:
             status = status_of(error, request.verb)
-            return Answer(id=request.id, code=status.code, message=status.message)
+            return Answer(id=request.id, code=status.code, message=status.message, details=status.details())
         return Answer(id=request.id)
 
 
@@ -158,6 +177,8 @@ def main() -> int:
 
     try:
         asyncio.run(run())
+    except StartFailed:
+        return 1
     finally:
         store.close()
     return 0

@@ -69,7 +69,7 @@ def _model(changes: Changes, fleet: Fleet, name: str) -> ModelView:
             state = VersionState.FAILED if changes.failure(name, number) else VersionState.NOT_LOADED
             rows[number] = VersionView(number, "", state, reason, (), False, None, 0.0, 0, 0, len(fleet.workers))
     problems = [*(entry.problems if entry else ()), *(entry.warnings if entry else ())]
-    if entry is None:
+    if entry is None and served:
         problems.append("it is not in the repository (any more); served from the cache of what was loaded")
     if start_failure := changes.failure(name, 0):
         problems.append(start_failure)

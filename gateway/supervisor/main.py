@@ -89,7 +89,7 @@ class Supervisor:
         return [self._control, *self._workers]
 
     def _start(self, child: Child) -> None:
-        index = self._workers.index(child) if child in self._workers else int(child.history.ends > 0)
+        index = self._workers.index(child) if child in self._workers else -1
         orders = Spawn(
             config=self._config,
             index=index,

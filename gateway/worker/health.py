@@ -88,6 +88,7 @@ class Watch:
         self.stream = stream
         self._service: str | None = None
         self._told: int | None = None
+        self._sending = False
         self._lock = threading.Lock()
 
     def message(self, payload: bytes) -> None:
@@ -109,10 +110,17 @@ class Watch:
             if self._service is None:
                 return
             status = self._health.status(self._service)
-            if status == self._told:
+            if status == self._told or self._sending:
                 return
             self._told = status
+            self._sending = True
             self.stream.send(health_pb2.HealthCheckResponse(status=status).SerializeToString())
+
+    def sent(self) -> None:
+        """A slow reader is told the latest status, not all that were between."""
+        with self._lock:
+            self._sending = False
+        self.tell()
 
     def half_closed(self) -> None:
         """A watch has one message; it lasts until the client cancels."""

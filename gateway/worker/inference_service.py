@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from gateway import access
 from gateway.config import Config
-from gateway.errors import Status, status_of
+from gateway.errors import STATUS_DETAILS, Status, status_of
 from gateway.messages import Answer
 from gateway.version import VERSION
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
@@ -142,7 +142,8 @@ class InferenceService:
             if answer is None:
                 call.refuse(status_of(NotReady("the control process went away before it answered: try again"), verb))
             elif answer.code:
-                call.refuse(Status(answer.code, answer.message))
+                trailers = ((STATUS_DETAILS, answer.details),) if answer.details else ()
+                call.refuse(Status(answer.code, answer.message, trailers))
             else:
                 call.answer(reply(answer).SerializeToString())
 

@@ -43,8 +43,9 @@ class ReflectionStream:
             self._stream.end(status_of(error, self._stream.method))
         except Exception as error:
             self._stream.end(status_of(error, self._stream.method))
-        else:
-            self._stream.read()
+
+    def sent(self) -> None:
+        self._stream.read()
 
     def half_closed(self) -> None:
         self._stream.end()

@@ -1,7 +1,8 @@
 """ModelStreamInfer: each message of a stream is a request of the pipeline; answers keep the order of the requests.
 
 Errors of a request go into `error_message` and the stream goes on, unless the client sent the metadata
-`triton_grpc_error: true`, which ends the stream with a status. A stream holds at most MAX_IN_FLIGHT requests.
+`triton_grpc_error: true`, which ends the stream with a status. A stream holds at most MAX_IN_FLIGHT
+requests and answers that its client has not taken yet; then it is not read.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class InferStream:
         self._draining = False
         self._lock = threading.Lock()
         self._waiting: deque[StreamCall] = deque()
+        self._unsent = 0
         self._half_closed = False
         self._paused = False
         self._status_on_error = any(key == GRPC_ERRORS and value in ("true", b"true") for key, value in stream.metadata)
@@ -105,7 +107,7 @@ class InferStream:
         call = StreamCall(self, payload)
         with self._lock:
             self._waiting.append(call)
-            self._paused = len(self._waiting) >= MAX_IN_FLIGHT
+            self._paused = self._full()
             read_on = not self._paused and not self._draining
         if read_on:
             self.stream.read()
@@ -138,23 +140,38 @@ class InferStream:
             while self._waiting and end is None:
                 head = self._waiting[0]
                 if head.answer_bytes is not None:
+                    self._unsent += 1
                     self.stream.send(stream_answer(head.answer_bytes, final=head.final))
                 elif head.status is None:
                     break
                 elif self._status_on_error:
                     end = head.status
                 else:
+                    self._unsent += 1
                     self.stream.send(stream_error(head.status.message, head.id, head.model))
                 self._waiting.popleft()
             over = (self._half_closed or self._draining) and not self._waiting
             if over and not self._half_closed:
                 end = end or DRAINING
-            read_on = self._paused and len(self._waiting) < MAX_IN_FLIGHT
-            self._paused = self._paused and not read_on
         if end is not None or over:
             self._finish(end)
-        elif read_on:
-            self.stream.read()
+        else:
+            self._read_on()
+
+    def sent(self) -> None:
+        with self._lock:
+            self._unsent -= 1
+        self._read_on()
+
+    def _read_on(self) -> None:
+        with self._lock:
+            if not self._paused or self._full() or self._draining:
+                return
+            self._paused = False
+        self.stream.read()
+
+    def _full(self) -> bool:
+        return len(self._waiting) + self._unsent >= MAX_IN_FLIGHT
 
     def _finish(self, status: Status | None) -> None:
         self._on_end(self)

@@ -72,7 +72,7 @@ def mutated(source: random.Random, corpus: list[bytes]) -> bytes:
     """A message of `corpus` after one to four changes, of its bytes or of its fields."""
     payload = source.choice(corpus)
     for _ in range(source.choice((1, 1, 1, 2, 3, 4))):
-        if source.random() < 0.5:
+        if source.random() < 0.3:
             payload = _change_bytes(source, payload, corpus)
         else:
             payload = _change_field(source, payload)
@@ -156,6 +156,15 @@ def _change_raw(source: random.Random, request: Any) -> None:
             raws.append(source.choice(RAWS))
 
 
+def _change_values(source: random.Random, request: Any) -> None:
+    """Other values of the same length: what a remembered layout takes for the same request."""
+    for index, raw in enumerate(request.raw_input_contents):
+        if source.random() < 0.7:
+            request.raw_input_contents[index] = source.randbytes(len(raw))
+    if request.id:
+        request.id = "".join(source.choices("abcé\0", k=len(request.id)))
+
+
 def _change_contents(source: random.Random, request: Any) -> None:
     contents = _tensor(source, request).contents
     field = source.choice(sorted(set(CONTENTS.values())))
@@ -212,6 +221,7 @@ CHANGES: tuple[Callable[[random.Random, Any], None], ...] = (
     _change_shape,
     _change_name,
     _change_route,
+    *[_change_values] * 4,
     _change_raw,
     _change_contents,
     _change_parameters,

@@ -24,7 +24,9 @@ LOAD = pb.RepositoryModelLoadRequest(model_name="add_const")
 
 
 @pytest.fixture(scope="module")
-def narrow_gateway(transport: str, small_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def narrow_gateway(
+    transport: str, small_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("narrow")
     (folder / "token").write_text(TOKEN)
     config = {

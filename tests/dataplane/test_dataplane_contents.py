@@ -173,7 +173,12 @@ def test_versions_of_other_content_have_other_digests(client: Client) -> None:
 
 
 def test_metadata_of_any_kind_is_taken(client: Client) -> None:
-    metadata = (("x-text", "v"), ("x-data-bin", bytes(range(256))), ("x-text", "again"), ("authorization", "Basic eA=="))
+    metadata = (
+        ("x-text", "v"),
+        ("x-data-bin", bytes(range(256))),
+        ("x-text", "again"),
+        ("authorization", "Basic eA=="),
+    )
     assert client.infer(make_request("add_const", {"x": X}), metadata=metadata)["y"][0, 0] == 2
 
 
@@ -214,5 +219,3 @@ def test_every_datatype_of_the_protocol_is_in_the_zoo(client: Client) -> None:
         metadata = client.stub.ModelMetadata(pb.ModelMetadataRequest(name=name), timeout=TIMEOUT_SECONDS)
         seen |= {tensor.datatype for tensor in (*metadata.inputs, *metadata.outputs)}
     assert seen == set(DATATYPES)
-
-

@@ -212,7 +212,7 @@ def requests(draw: st.DrawFn) -> pb.ModelInferRequest:
 
 
 @settings(
-    max_examples=1500,
+    max_examples=300,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -124,7 +124,10 @@ def test_reflection_lists_services_and_answers_each_request_in_turn(client: Clie
     )
     services = {service.name for service in listed.list_services_response.service}
     assert services == {INFERENCE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
-    files = [descriptor_pb2.FileDescriptorProto.FromString(f) for f in by_symbol.file_descriptor_response.file_descriptor_proto]
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(f)
+        for f in by_symbol.file_descriptor_response.file_descriptor_proto
+    ]
     (service,) = [service for file in files for service in file.service]
     assert {method.name for method in service.method} >= {"ModelInfer", "ModelStreamInfer", "ServerLive"}
     assert len(by_name.file_descriptor_response.file_descriptor_proto) == 1

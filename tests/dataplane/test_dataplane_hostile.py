@@ -98,7 +98,9 @@ def test_unknown_fields_are_stepped_over(client: Client) -> None:
 
 
 def test_the_message_of_another_rpc(client: Client) -> None:
-    answer = client.payload(pb.RepositoryModelLoadRequest(repository_name="r", model_name="add_const").SerializeToString())
+    answer = client.payload(
+        pb.RepositoryModelLoadRequest(repository_name="r", model_name="add_const").SerializeToString()
+    )
     assert isinstance(answer, Refusal)
     assert answer.code is grpc.StatusCode.NOT_FOUND
     assert "no model 'r'" in answer.message
@@ -106,10 +108,15 @@ def test_the_message_of_another_rpc(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "tensor",
-    [pb.ModelInferRequest.InferInputTensor(), pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4])],
+    [
+        pb.ModelInferRequest.InferInputTensor(),
+        pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4]),
+    ],
     ids=["empty", "sound"],
 )
-def test_a_million_tiny_tensors(gateway: Gateway, client: Client, tensor: pb.ModelInferRequest.InferInputTensor) -> None:
+def test_a_million_tiny_tensors(
+    gateway: Gateway, client: Client, tensor: pb.ModelInferRequest.InferInputTensor
+) -> None:
     """Refused within seconds, and without keeping their memory."""
     count = 1_000_000 if not tensor.name else 600_000  # the second ones come near the limit of a message
     encoded = tensor.SerializeToString()

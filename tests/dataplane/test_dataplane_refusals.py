@@ -224,9 +224,7 @@ def test_an_unknown_model_or_version_is_not_found_and_what_exists_is_named(
     assert len(refusal.message) < 1100
     assert refusal.reason == "NOT_FOUND"
     metadata = refused(
-        lambda: client.stub.ModelMetadata(
-            pb.ModelMetadataRequest(name=model, version=version), timeout=TIMEOUT_SECONDS
-        )
+        lambda: client.stub.ModelMetadata(pb.ModelMetadataRequest(name=model, version=version), timeout=TIMEOUT_SECONDS)
     )
     assert metadata.code is grpc.StatusCode.NOT_FOUND
 

@@ -68,9 +68,7 @@ def mtls_gateway(
 
 
 def secure_client(gateway: Gateway, root: bytes, shown: Signed | None = None) -> Client:
-    credentials = grpc.ssl_channel_credentials(
-        root, shown.key if shown else None, shown.certificate if shown else None
-    )
+    credentials = grpc.ssl_channel_credentials(root, shown.key if shown else None, shown.certificate if shown else None)
     return Client(grpc.secure_channel(gateway.grpc, credentials, channel_arguments()))
 
 
@@ -78,9 +76,7 @@ def assert_answers(client: Client) -> None:
     with client.channel:
         assert client.infer(make_request("add_const", {"x": X}))["y"][0, 0] == 1
         assert client.refused(make_request("add_const", {"x": X[:, :3]})).fields == ["x"]
-        (message,) = client.stub.ModelStreamInfer(
-            iter([make_request("add_const", {"x": X})]), timeout=TIMEOUT_SECONDS
-        )
+        (message,) = client.stub.ModelStreamInfer(iter([make_request("add_const", {"x": X})]), timeout=TIMEOUT_SECONDS)
         assert message.infer_response.model_name == "add_const"
 
 

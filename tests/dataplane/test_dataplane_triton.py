@@ -223,7 +223,9 @@ def test_statistics_count_failures_of_the_model(triton_client: Any) -> None:
     with pytest.raises(InferenceServerException):
         triton_client.infer("gather", inputs_of(ids=np.array([99], dtype=np.int64)))
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while (after := statistics(triton_client, "gather")).inference_stats.fail.count == before.inference_stats.fail.count:
+    while (
+        after := statistics(triton_client, "gather")
+    ).inference_stats.fail.count == before.inference_stats.fail.count:
         assert time.monotonic() < deadline, "the failure was not counted"
         time.sleep(POLL_SECONDS)
     assert after.inference_stats.fail.count - before.inference_stats.fail.count == 1

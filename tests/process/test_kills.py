@@ -78,7 +78,7 @@ def test_a_killed_worker_fails_only_what_was_in_flight_in_it_and_comes_back(mode
         assert 0 < len(cut) < len(load.local_ports), "both workers have connections"
         killed = time.monotonic()
         doomed.kill()
-        until(lambda: _worker(admin, 0).state == "serving" and _worker(admin, 0).pid != pid, "worker 0 serves again")
+        until(lambda: _serves_anew(admin, pid), "worker 0 serves again")
         ready = time.monotonic()
         print(f"\nworker ready {ready - killed:.2f} s after kill -9")
         assert _worker(admin, 0).restarts == 1
@@ -93,6 +93,11 @@ def test_a_killed_worker_fails_only_what_was_in_flight_in_it_and_comes_back(mode
     assert [a for a in load.failures if a.started > killed + 1] == []
     others = [answer for answer in load.between(killed, ready) if answer.channel not in cut]
     assert len(others) > 50
+
+
+def _serves_anew(admin: Admin, old_pid: int) -> bool:
+    worker = _worker(admin, 0)
+    return worker.state == "serving" and worker.pid != old_pid
 
 
 def _worker(admin: Admin, index: int) -> pb.Worker:

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 RELOADS = int(os.environ.get("DRIFTGATE_RELOADS", "20"))
 WARM_RELOADS = 5
 BIG_MEGABYTES = 50
+BROKEN_MEGABYTES = 30
 GROWTH = 1.10
 MEBIBYTE = 2**20
 FAILED_LOADS = 10
@@ -49,7 +50,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     models = folder / "models"
     write_version(models, "big", 1, versioned_big(1.0, BIG_MEGABYTES))
     write_version(models, "victim", 1, versioned(7.0))
-    (models / "victim" / "model.yaml").write_text("warmup: {limit_seconds: 0.2}\n")
+    (models / "victim" / "model.yaml").write_text("warmup: {limit_seconds: 0.1}\n")
     with (
         Gateway(models, folder / "state") as gateway,
         admin_of(gateway.admin) as admin,
@@ -89,7 +90,7 @@ def test_loads_of_a_large_model_that_fail_leave_nothing_in_memory(served: Served
     for _ in range(FAILED_LOADS):
         fail_to_load(served)
     kept = served.memory_bytes() - before
-    print(f"\n{FAILED_LOADS} failed loads of {BIG_MEGABYTES} MiB, because {fault}: {kept / MEBIBYTE:.1f} MiB kept")
+    print(f"\n{FAILED_LOADS} failed loads of {BROKEN_MEGABYTES} MiB, because {fault}: {kept / MEBIBYTE:.1f} MiB kept")
     assert kept < FAILED_LOADS_MAY_KEEP_BYTES
     assert served.client.predict("victim") == (1, 7.0)
 
@@ -100,8 +101,8 @@ def fail_to_load(served: Served) -> None:
 
 
 def broken_big(fault: str) -> bytes:
-    """A sound model of BIG_MEGABYTES, but for one fault."""
-    data = versioned_big(1.0, BIG_MEGABYTES)
+    """A sound model of BROKEN_MEGABYTES, but for one fault."""
+    data = versioned_big(1.0, BROKEN_MEGABYTES)
     if fault == "its file is cut short":
         return data[: len(data) * 9 // 10]
     model = onnx.load_from_string(data)

@@ -84,7 +84,7 @@ def test_a_state_directory_of_something_else_is_named(tmp_path: Path) -> None:
 
 def test_a_warm_start_with_three_models_is_ready_soon(tmp_path: Path) -> None:
     models = write_repository(tmp_path / "models", ["mlp", "forest", "add_const"])
-    with Gateway(models, tmp_path / "state", workers=2):
+    with Gateway(models, tmp_path / "state"):
         pass
     began = time.monotonic()
     with Gateway(models, tmp_path / "state", workers=2) as gateway:

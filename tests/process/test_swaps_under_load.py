@@ -23,7 +23,7 @@ SWAPS = int(os.environ.get("DRIFTGATE_SWAPS", "25"))
 MODEL = "swapped"
 CONSTANTS = {1: 10.0, 2: 20.0, 3: 30.0, 4: 40.0}
 MEGABYTES = {1: 0, 2: 2, 3: 20, 4: 8}
-STEADY_SECONDS = 2.0
+STEADY_SECONDS = 1.5
 SLOWER_AT_MOST = 6.0  # p99 during swaps over steady p99; the aim of 2 is measured on a machine with nothing else to do
 
 
@@ -96,7 +96,7 @@ def test_moving_a_label_moves_its_traffic_without_a_failed_request(served: Serve
     served.admin.load(MODEL, *CONSTANTS)
     served.admin.label(MODEL, "live", 1)
     try:
-        swap_under_load(served, lambda version: served.admin.label(MODEL, "live", version), 24, "live")
+        swap_under_load(served, lambda version: served.admin.label(MODEL, "live", version), 12, "live")
     finally:
         served.admin.delete_label(MODEL, "live")
 
@@ -105,7 +105,7 @@ def test_moving_the_default_moves_its_traffic_without_a_failed_request(served: S
     served.admin.load(MODEL, *CONSTANTS)
     served.admin.default(MODEL, "1")
     try:
-        swap_under_load(served, lambda version: served.admin.default(MODEL, str(version)), 24)
+        swap_under_load(served, lambda version: served.admin.default(MODEL, str(version)), 12)
     finally:
         served.admin.default(MODEL, "")
 

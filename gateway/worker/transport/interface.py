@@ -58,9 +58,14 @@ Ready = list[tuple[Call, bytes]]
 
 
 class StreamHandler(Protocol):
-    """Effects of a stream on the data plane. A message may become a request of the batch in the making."""
+    """Effects of a stream on the data plane. A message may become a request of the batch in the making.
+
+    `sent` follows each `send` when the client's flow control has taken it: what is sent and not yet `sent` is held in
+    memory, so a handler bounds that too.
+    """
 
     def message(self, payload: bytes) -> tuple[Call, bytes] | None: ...
+    def sent(self) -> None: ...
     def half_closed(self) -> None: ...
     def cancelled(self) -> None: ...
 

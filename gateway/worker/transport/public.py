@@ -116,6 +116,7 @@ class PublicStream:
                 if isinstance(item, Status):
                     break
                 await self._context.write(item)
+                handler.sent()
             if item.code:
                 await _abort(self._context, item)
         except asyncio.CancelledError:

@@ -188,8 +188,13 @@ class QueueStream:
         return self._handler.message(payload)
 
     def _on_sent(self, event: Any) -> None:
+        self._send_next(written=bool(event.success))
+        if event.success and self._handler is not None:
+            self._handler.sent()
+
+    def _send_next(self, *, written: bool) -> None:
         with self._lock:
-            if not event.success:
+            if not written:
                 self._outgoing.clear()
             if self._outgoing:
                 payload, status = self._outgoing.popleft(), None

@@ -97,7 +97,10 @@ def test_rules_over_several_settings_are_checked_although_others_are_wrong() -> 
     found = problems(flags={"models": ("m",), "admin": "0.0.0.0:8003", "workers": -1, "repository_control": "token"})
     assert found == [
         "workers: input should be greater than or equal to 0, got -1",
-        "admin: 0.0.0.0:8003 is not loopback, so the admin API needs admin_token_file or admin_tls with client_ca (mTLS)",
+        (
+            "admin: 0.0.0.0:8003 is not loopback, so the admin API needs admin_token_file or admin_tls with client_ca "
+            "(mTLS)"
+        ),
         "repository_control: 'token' needs admin_token_file",
     ]
 
