@@ -93,12 +93,13 @@ class Watch:
 
     def message(self, payload: bytes) -> None:
         try:
-            self._service = _service(payload)
+            service = _service(payload)
             if not self._health.add(self):
                 raise Overloaded(f"{MAX_WATCHES} health watches are open, the limit", retry_after_seconds=1.0)
         except Exception as error:
             self.stream.end(status_of(error, WATCH))
             return
+        self._service = service
         self.tell()
         if self._health.ended:
             self.stream.end()

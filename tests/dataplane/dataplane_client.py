@@ -39,7 +39,7 @@ DATATYPES: Mapping[str, Any] = {
     "BYTES": object,
 }
 NAMES = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
-STATE_BYTES = struct.Struct("<I")
+LENGTH = struct.Struct("<I")
 
 
 def raw_of(array: Array) -> bytes:
@@ -47,7 +47,7 @@ def raw_of(array: Array) -> bytes:
     if array.dtype.kind != "O":
         return np.ascontiguousarray(array).tobytes()
     elements = [e if isinstance(e, bytes) else str(e).encode() for e in array.ravel().tolist()]
-    return b"".join(STATE_BYTES.pack(len(element)) + element for element in elements)
+    return b"".join(LENGTH.pack(len(element)) + element for element in elements)
 
 
 def array_of(datatype: str, shape: Iterable[int], raw: bytes) -> Array:
@@ -57,7 +57,7 @@ def array_of(datatype: str, shape: Iterable[int], raw: bytes) -> Array:
         return np.frombuffer(raw, dtype=DATATYPES[datatype]).reshape(shape)
     elements, offset = [], 0
     while offset < len(raw):
-        (length,) = STATE_BYTES.unpack_from(raw, offset)
+        (length,) = LENGTH.unpack_from(raw, offset)
         offset += 4 + length
         assert offset <= len(raw), "an element reaches past the end of the contents"
         elements.append(raw[offset - length : offset].decode())
@@ -140,8 +140,8 @@ class Client:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
-        self.stub = rpc.GRPCInferenceServiceStub(channel)
-        self.infer_bytes = channel.unary_unary(INFER_PATH)
+        self.stub = rpc.GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+        self.infer_bytes: Any = channel.unary_unary(INFER_PATH)
 
     def infer(self, request: pb.ModelInferRequest, **options: Any) -> dict[str, Array]:
         return answers(self.response(request, **options))

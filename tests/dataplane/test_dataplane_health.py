@@ -100,9 +100,9 @@ def test_watch_of_what_there_is_not_says_so_and_waits(client: Client) -> None:
 
 
 def test_health_messages_that_are_none(client: Client) -> None:
-    check = client.channel.unary_unary("/grpc.health.v1.Health/Check")
+    check: Any = client.channel.unary_unary("/grpc.health.v1.Health/Check")
     assert refused(lambda: check(b"\x0a\xff", timeout=TIMEOUT_SECONDS)).code is grpc.StatusCode.INVALID_ARGUMENT
-    watch = client.channel.unary_stream("/grpc.health.v1.Health/Watch")
+    watch: Any = client.channel.unary_stream("/grpc.health.v1.Health/Watch")
     assert refused(lambda: list(watch(b"\x0a\xff", timeout=TIMEOUT_SECONDS))).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -142,7 +142,7 @@ def test_the_v1alpha_client_of_grpcio_finds_the_service(client: Client) -> None:
 
 
 def test_reflection_answers_under_its_v1_name_too(client: Client) -> None:
-    call = client.channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    call: Any = client.channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
     payload = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     (answer,) = call(iter([payload]), timeout=TIMEOUT_SECONDS)
     response = reflection_pb2.ServerReflectionResponse.FromString(answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -165,7 +166,7 @@ def test_random_bytes(client: Client) -> None:
     "path", ["ModelMetadata", "ModelConfig", "ModelStatistics", "ModelReady", "ServerMetadata", "RepositoryIndex"]
 )
 def test_the_other_rpcs_refuse_bytes_that_are_no_message(client: Client, path: str) -> None:
-    call = client.channel.unary_unary(f"/inference.GRPCInferenceService/{path}")
+    call: Any = client.channel.unary_unary(f"/inference.GRPCInferenceService/{path}")
     refusal = refused(lambda: call(b"\x0a\xff\x01a", timeout=TIMEOUT_SECONDS))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert f"the 4 bytes received are not an inference.{path}Request" in refusal.message
@@ -173,13 +174,13 @@ def test_the_other_rpcs_refuse_bytes_that_are_no_message(client: Client, path: s
 
 def test_a_unary_call_without_a_message(client: Client, transport: str) -> None:
     """Allowed by HTTP/2, not by the method's kind. grpc.aio answers no such call: there the deadline ends it."""
-    call = client.channel.stream_unary(INFER_PATH)
+    call: Any = client.channel.stream_unary(INFER_PATH)
     code = refused(lambda: call(iter([]), timeout=1 if transport == "public" else TIMEOUT_SECONDS)).code
     assert code is (grpc.StatusCode.DEADLINE_EXCEEDED if transport == "public" else grpc.StatusCode.INVALID_ARGUMENT)
 
 
 def test_a_unary_call_with_two_messages_is_answered_once(client: Client) -> None:
-    call = client.channel.stream_unary(INFER_PATH)
+    call: Any = client.channel.stream_unary(INFER_PATH)
     answer = pb.ModelInferResponse.FromString(call(iter([sound(), sound()]), timeout=TIMEOUT_SECONDS))
     assert answer.id == "i"
 

@@ -8,8 +8,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from dataplane_client import TIMEOUT_SECONDS, Array, Client, answers, make_request
-from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from zoo import ZOO, Tensors, built, by_name, reference, session
+
+from gateway.wire.pb.inference import grpc_service_pb2 as pb
 
 CONCURRENT = 64
 BATCHED = [model for model in ZOO if model.batched]

@@ -64,6 +64,7 @@ def watch(health: Health, service: str) -> tuple[Watch, list[object]]:
     stream = Said()
     made = health.watch(stream)
     made.message(asks(service))
+    made.sent()
     return made, stream.said
 
 
@@ -98,10 +99,11 @@ def test_bytes_that_are_no_request_are_refused() -> None:
 
 def test_a_watch_gets_the_status_now_and_then_each_change_once() -> None:
     health = Health()
-    _, said = watch(health, "m")
+    made, said = watch(health, "m")
     assert said == [UNKNOWN, "reads on"], "it may be loaded later, so the watch goes on"
     for up in (True, True, False, True):
         health.set_all({"": True, "m": up})
+        made.sent()
     health.set_all({"": True})
     assert said[2:] == [SERVING, NOT_SERVING, SERVING, UNKNOWN]
 
@@ -142,3 +144,15 @@ def test_watches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said == [(code_pb2.RESOURCE_EXHAUSTED, "1 health watches are open, the limit")]
     first.cancelled()
     assert watch(health, "")[1] == [NOT_SERVING, "reads on"]
+
+
+def test_a_slow_reader_is_told_the_latest_status_and_not_all_between() -> None:
+    health = Health()
+    health.set_all({"": True})
+    made, said = watch(health, "")
+    for up in (False, True, False, True, False):
+        health.set_all({"": up})
+    assert said == [SERVING, "reads on", NOT_SERVING], "one answer is held for a client that does not read"
+    health.set_all({"": True})
+    made.sent()
+    assert said == [SERVING, "reads on", NOT_SERVING, SERVING]
