@@ -26,6 +26,7 @@ from gateway.worker.streams import InferStreams
 from gateway.worker.target import Target
 from gateway.worker.transport.choose import make_transport
 from gateway.worker.transport.interface import BindError, Methods, Stream, StreamHandler, Tls, TransportSettings
+from runtime.onnx.session import return_large_blocks
 from runtime.shm.segment import Segment
 from runtime.shm.statistics import StatisticsReader, StatisticsWriter
 from runtime.versions.manager import Instance, VersionManager
@@ -199,6 +200,7 @@ def main() -> int:
     # What has been imported never becomes garbage, and a request leaves no cycles: full collections would find nothing.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 10, 100)
+    return_large_blocks()
     ending = Ending()
     signal.signal(signal.SIGTERM, ending)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the group; the supervisor decides

@@ -201,7 +201,9 @@ class BatchRunner:
             return self._stopped()
         if request.deadline_seconds <= time.time() or request.abandoned():
             waited_ms = (time.monotonic_ns() - request.arrived_ns) / 1e6
-            return DeadlineExceeded(f"the deadline passed during the run of {self.name}: {waited_ms:.1f} ms after arrival")
+            return DeadlineExceeded(
+                f"the deadline passed during the run of {self.name}: {waited_ms:.1f} ms after arrival"
+            )
         return axis_conflict(self._signature, request.shapes) or error
 
     def _stopped(self) -> NotReady:

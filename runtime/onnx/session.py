@@ -142,7 +142,21 @@ def trim_memory() -> None:
         _MALLOC_TRIM(0)
 
 
+def return_large_blocks() -> None:
+    """For the process: a freed block of LARGE_BYTES goes back to the system at once.
+
+    By itself glibc raises this bound as it sees large blocks freed, and then keeps up to 64 MiB at the top of each
+    thread's heap, where `trim_memory` does not reach.
+    """
+    if _MALLOPT is not None:
+        _MALLOPT(M_MMAP_THRESHOLD, LARGE_BYTES)
+        _MALLOPT(M_TRIM_THRESHOLD, LARGE_BYTES)
+
+
+LARGE_BYTES = 8 * 1024 * 1024  # above what most requests and answers need, so that these are not mapped anew each time
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_MALLOPT = getattr(ctypes.CDLL(None), "mallopt", None)
 
 
 def _options(settings: SessionSettings) -> ort.SessionOptions:

@@ -74,15 +74,16 @@ def load_version(artifact: Artifact, manifest: Manifest, on_loaded: Callable[[],
         session = Session(Path(artifact.folder) / artifact.model_filename, manifest.session)
         on_loaded()
         ready = warm_up(session, Path(artifact.folder), manifest.warmup, manifest.batching.max_batch_size)
-    except BaseException as error:
-        session = None
-        error.__traceback__ = None  # its frames hold the session
-        trim_memory()
-        if isinstance(error, LoadError):
-            raise
-        raise LoadError(f"loading failed: {type(error).__name__}", detail=repr(error)) from None
-    memory = max(resident_bytes() - before, 0)
-    return LoadedVersion(artifact, manifest, session, ready, time.perf_counter() - started, memory)
+    except Exception as error:
+        failure = error if isinstance(error, LoadError) else LoadError(f"loading failed: {type(error).__name__}")
+        failure.detail = failure.detail or repr(error)
+        failure.__traceback__ = failure.__context__ = None  # their frames hold the session
+    else:
+        memory = max(resident_bytes() - before, 0)
+        return LoadedVersion(artifact, manifest, session, ready, time.perf_counter() - started, memory)
+    session = None
+    trim_memory()
+    raise failure
 
 
 def resident_bytes() -> int:

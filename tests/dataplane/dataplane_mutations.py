@@ -72,10 +72,8 @@ def mutated(source: random.Random, corpus: list[bytes]) -> bytes:
     """A message of `corpus` after one to four changes, of its bytes or of its fields."""
     payload = source.choice(corpus)
     for _ in range(source.choice((1, 1, 1, 2, 3, 4))):
-        if source.random() < 0.3:
-            payload = _change_bytes(source, payload, corpus)
-        else:
-            payload = _change_field(source, payload)
+        raw = source.random() < 0.3
+        payload = _change_bytes(source, payload, corpus) if raw else _change_field(source, payload)
     return payload
 
 

@@ -129,18 +129,21 @@ def test_with_the_token_a_load_is_done(client: Client) -> None:
 def test_sigterm_lets_requests_in_flight_finish_and_takes_no_new_ones(
     transport: str, small_repository: Path, tmp_path: Path
 ) -> None:
-    with Gateway(small_repository, tmp_path / "state", config={"transport": transport}) as running:
-        with channel_to(running.grpc) as channel, channel_to(running.grpc) as other:
-            client, late = Client(channel), Client(other)
-            assert late.infer(quick())["y"][0, 0] == 1
-            busy = crawl(client)
-            wait_until(lambda: in_flight(running) == 1, "the request to be in flight")
-            running.supervisor.send_signal(signal.SIGTERM)
-            codes = set()
-            while grpc.StatusCode.UNAVAILABLE not in codes:
-                try:
-                    late.infer(quick())
-                except grpc.RpcError as error:
-                    codes.add(error.code())
-            assert codes == {grpc.StatusCode.UNAVAILABLE}
-            assert answers(busy.result())["y"].shape == (1, 64)
+    with (
+        Gateway(small_repository, tmp_path / "state", config={"transport": transport}) as running,
+        channel_to(running.grpc) as channel,
+        channel_to(running.grpc) as other,
+    ):
+        client, late = Client(channel), Client(other)
+        assert late.infer(quick())["y"][0, 0] == 1
+        busy = crawl(client)
+        wait_until(lambda: in_flight(running) == 1, "the request to be in flight")
+        running.supervisor.send_signal(signal.SIGTERM)
+        codes = set()
+        while grpc.StatusCode.UNAVAILABLE not in codes:
+            try:
+                late.infer(quick())
+            except grpc.RpcError as error:
+                codes.add(error.code())
+        assert codes == {grpc.StatusCode.UNAVAILABLE}
+        assert answers(busy.result())["y"].shape == (1, 64)

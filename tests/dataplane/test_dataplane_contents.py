@@ -86,8 +86,8 @@ def test_a_typed_integer_beyond_its_datatype_is_refused_not_wrapped(client: Clie
 
 def test_floats_keep_their_bits(client: Client) -> None:
     """NaN with its payload, both zeros, infinities, and the smallest subnormal."""
-    x = np.array([0x7FC12345, 0x80000000, 0, 0x7F800000, 0xFF800000, 1, 0x7FC00000, 0xFFC00000], dtype=np.uint32)
-    x = x.view(np.float32).reshape(-1, 2)
+    bits = np.array([0x7FC12345, 0x80000000, 0, 0x7F800000, 0xFF800000, 1, 0x7FC00000, 0xFFC00000], dtype=np.uint32)
+    x = bits.view(np.float32).reshape(-1, 2)
     got = client.infer(make_request("anonymous_axis", {"x": x}))["y"]  # y = |x|
     assert got.tobytes() == np.abs(x).tobytes()
 
@@ -205,9 +205,11 @@ def test_large_messages_pass_up_to_the_limit_and_not_beyond(client: Client) -> N
 
 @pytest.mark.parametrize("path", ["/inference.GRPCInferenceService/Nothing", "/a.B/C", "/", "/inference/日本"])
 def test_unknown_methods_are_unimplemented(client: Client, path: str) -> None:
+    unary: Any = client.channel.unary_unary(path)
+    stream: Any = client.channel.stream_stream(path)
     for call in (
-        lambda: client.channel.unary_unary(path)(b"", timeout=TIMEOUT_SECONDS),
-        lambda: list(client.channel.stream_stream(path)(iter([b"a", b"b"]), timeout=TIMEOUT_SECONDS)),
+        lambda: unary(b"", timeout=TIMEOUT_SECONDS),
+        lambda: list(stream(iter([b"a", b"b"]), timeout=TIMEOUT_SECONDS)),
     ):
         assert refused(call).code is grpc.StatusCode.UNIMPLEMENTED
 

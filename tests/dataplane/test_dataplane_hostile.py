@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 from dataplane_client import INFER_PATH, TIMEOUT_SECONDS, Client, Refusal, channel_to, make_request, refused
 from support.gateway import Gateway

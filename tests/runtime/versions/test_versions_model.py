@@ -74,6 +74,13 @@ class VersionsModel(RuleBasedStateMachine):
         self.desired = {target.key: target for target in targets}
         self.manager.set_desired(targets)
 
+    @rule(steps=st.integers(0, 3))
+    def change_ones_mind(self, steps: int) -> None:
+        """Everything is taken away, and ordered again before or while it goes."""
+        self.manager.set_desired(())
+        self.tick(steps)
+        self.manager.set_desired(self.desired.values())
+
     @rule(steps=st.integers(1, 4))
     def tick(self, steps: int) -> None:
         for _ in range(steps):
