@@ -109,7 +109,7 @@ def requests() -> str:
         ),
         (
             "a run that no client waits for any more",
-            f"{manager.USELESS_AFTER_NS / 1e6:g} ms",
+            f"{manager.LONG_NS / 1e6:g} ms",
             FIXED,
             "it is stopped between two nodes of the graph",
         ),

@@ -30,6 +30,7 @@ from gateway.control.fleet import Fleet
 from gateway.control.preparation import ALL_WORKERS, Preparations, Trial, VersionFailed
 from gateway.errors import Precondition
 from gateway.messages import ModelOrder, manifest_document
+from gateway.routing.table import target_version
 from gateway.store.contract import AuditEntry, DesiredModel, DesiredVersion, Store
 from runtime.errors import IncompleteVersion, LoadError, NotFound, NotReady, ServingError
 from runtime.repository.cache import ArtifactCache
@@ -317,15 +318,16 @@ class Changes:
         if before is not None:
             labels = {name: v for name, v in before.labels.items() if v in versions}
             target = before.default_target
-            if target and target not in labels and not (target.isdigit() and int(target) in versions):
+            if target and target_version(target, labels) not in versions:
                 target = ""
             return {"labels": labels, "default_target": target}
         labels = {name: v for name, v in manifest.labels.items() if v in versions}
         target = manifest.default
-        if target.isdigit() and int(target) not in versions:
-            raise Precondition(f"default is version {target}, which is not among those to be served: {versions}")
-        if target and not target.isdigit() and target not in labels:
-            raise Precondition(f"default is label {target!r}, which names no version that is to be served")
+        if target and target_version(target, labels) not in versions:
+            raise Precondition(
+                f"model.yaml's default is {target!r}, which means none of the versions to be served "
+                f"({', '.join(map(str, versions))}): change default, labels or versions"
+            )
         return {"labels": labels, "default_target": target}
 
     async def _load_at_start(self, model: str) -> None:

@@ -78,8 +78,9 @@ def pinned_by_names(model: DesiredModel) -> tuple[int, ...]:
     """Versions that a label or the default names, as far as they are served."""
     served = {version.version for version in model.versions}
     named = set(model.labels.values())
-    if model.default_target.isdigit():
-        named.add(int(model.default_target))
+    number = version_number(model.default_target)
+    if number is not None:
+        named.add(number)
     return tuple(sorted(named & served))
 
 

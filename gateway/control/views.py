@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.control.changes import Changes
 from gateway.control.fleet import Fleet
 from gateway.messages import LoadedInfo, VersionReport
+from gateway.routing.table import target_version
 from gateway.store.contract import DesiredVersion
 from runtime.versions.policy import InstanceKey
 from runtime.versions.state import VersionState
@@ -112,7 +113,7 @@ def _progress(state: VersionState) -> int:
 
 def _default(served: Sequence[DesiredVersion], labels: dict[str, int], target: str) -> int | None:
     if target:
-        return int(target) if target.isdigit() else labels.get(target)
+        return target_version(target, labels)
     return max((v.version for v in served), default=None)
 
 

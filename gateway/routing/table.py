@@ -30,8 +30,14 @@ class ModelRoute(Generic[V]):
         """The version that an empty model_version means, available or not; None if there is none at all."""
         target = self.default_target
         if target:
-            return int(target) if target.isdigit() else self.labels.get(target)
+            return target_version(target, self.labels)
         return max(self.available, default=max(self.unavailable, default=None))
+
+
+def target_version(target: str, labels: Mapping[str, int]) -> int | None:
+    """The version that a number or a label means; None if it means none."""
+    number = version_number(target)
+    return number if number is not None else labels.get(target)
 
 
 class RouteTable(Generic[V]):

@@ -81,7 +81,7 @@ class Worker:
         while not ending.requested:
             self._wake.wait(TICK_SECONDS)
             self._wake.clear()
-            self._manager.watch_runs()
+            self._transport.relieve(self._manager.watch_runs())
         return self._drain()
 
     def _drain(self) -> int:

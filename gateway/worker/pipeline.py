@@ -143,9 +143,6 @@ class Pipeline:
 
     def _submit(self, target: Target, requests: list[Request], items: Ready) -> None:
         for _ in range(ROUTE_TRIES):
-            if target.may_wait:
-                for request in requests:
-                    request.owner.watch()
             if target.submit(requests):
                 return
             # Retired in between: the table without it is already in place, so the requests are routed anew.

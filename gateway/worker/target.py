@@ -36,12 +36,6 @@ class Target:
     def __repr__(self) -> str:
         return f"<Target {self.version!r}>"
 
-    @property
-    def may_wait(self) -> bool:
-        """True if requests may wait here for longer than a short run."""
-        runner = self.version.runner
-        return runner is not None and runner.dedicated
-
     def submit(self, requests: list[Request]) -> bool:
         """False if the version has been retired since it was found: route again."""
         if not self.version.leases.take(len(requests)):

@@ -39,6 +39,11 @@ class Request:
     def __repr__(self) -> str:
         return f"<Request id={self.id!r} rows={self.rows} shapes={self.shapes}>"
 
+    def watch(self) -> None:
+        """From here on `abandoned` is kept up to date."""
+        if self.owner is not None:
+            self.owner.watch()
+
     def abandoned(self) -> bool:
         """True once the client has gone: its rows need not be computed."""
         return bool(self.owner is not None and self.owner.cancelled)

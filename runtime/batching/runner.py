@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +42,14 @@ class RunTimes:
         self.started_ns = started_ns
         self.gathered_ns = gathered_ns
         self.ran_ns = ran_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """`stopped`: runs ended because nobody waited for them; `inline`: long runs that hold up a receiving thread."""
+
+    stopped: int
+    inline: int
 
 
 class Delivery(Protocol):
@@ -122,17 +131,27 @@ class BatchRunner:
             if thread is not threading.current_thread():
                 thread.join(timeout=5.0)
 
-    def stop_useless_runs(self, now_seconds: float, older_than_ns: int) -> int:
-        """Stops runs that nobody waits for any more: all clients gone or past their deadlines. Answers how many."""
+    def look_after(self, now_seconds: float, older_than_ns: int) -> Watched:
+        """Called now and then: watches the clients of requests that take long, and stops runs that nobody waits for.
+
+        A run is useless when each of its clients is gone or past its deadline.
+        """
         before_ns = time.monotonic_ns() - older_than_ns
-        stopped = 0
+        stopped = inline = 0
         for stop, requests, started_ns in list(self._active.values()):
-            if started_ns < before_ns and all(
-                request.deadline_seconds <= now_seconds or request.abandoned() for request in requests
-            ):
+            if started_ns >= before_ns:
+                continue
+            inline += not self._threads
+            for request in requests:
+                request.watch()
+            if all(request.deadline_seconds <= now_seconds or request.abandoned() for request in requests):
                 stop.stop()
                 stopped += 1
-        return stopped
+        with self._lock:
+            waiting = [request for request in self._pending if request.arrived_ns < before_ns]
+        for request in waiting:
+            request.watch()
+        return Watched(stopped, inline)
 
     def stop_all_runs(self) -> None:
         self._stopped_all = True

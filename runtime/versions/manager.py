@@ -25,7 +25,7 @@ DeliveryFactory = Callable[[InstanceKey, LoadedVersion], Delivery]
 
 DRAIN_LIMIT_SECONDS = 60.0  # after it, runs of a retired version are stopped
 WATCH_SECONDS = 1.0  # an upper bound on noticing what a lost wake-up announced
-USELESS_AFTER_NS = 100_000_000
+LONG_NS = 100_000_000  # a run or a wait beyond it is looked after
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +118,25 @@ class VersionManager:
             self._retire(self._instances[action.key])
         return bool(drained) or action is not None
 
-    def watch_runs(self) -> None:
-        """Stops runs that nobody waits for, and those of versions that have been draining for too long."""
+    def watch_runs(self) -> int:
+        """Looks after what takes long; answers how many receiving threads are held up in runs.
+
+        Runs that nobody waits for are stopped, and those of versions that have been draining for too long.
+        """
         now = time.time()
+        held_up = 0
         for instance in self.instances():
             runner = instance.loaded.runner if instance.loaded is not None else None
             if runner is None:
                 continue
             if instance.retired_at and time.monotonic() - instance.retired_at > DRAIN_LIMIT_SECONDS:
                 runner.stop_all_runs()
-            elif runner.stop_useless_runs(now, USELESS_AFTER_NS):
-                log.info("stopped a run of %s that no client waited for", runner.name)
+                continue
+            watched = runner.look_after(now, LONG_NS)
+            held_up += watched.inline
+            if watched.stopped:
+                log.info("stopped %d runs of %s that no client waited for", watched.stopped, runner.name)
+        return held_up
 
     def stop_runs(self) -> None:
         """Ends every run under way: its requests fail."""

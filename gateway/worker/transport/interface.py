@@ -132,12 +132,14 @@ class TransportSettings:
 class Transport(Protocol):
     """`start` listens and answers the port; `stop` refuses new calls, lets those in flight end within the grace.
 
+    `relieve` is told how many receiving threads are held up in long runs, and keeps others receiving.
     `close`, after `stop`, frees what is left: only once every call has been answered, whether its client waits or not.
     """
 
     name: str
 
     def start(self, methods: Methods) -> int: ...
+    def relieve(self, busy_threads: int) -> None: ...
     def stop(self, grace_seconds: float) -> bool: ...
     def close(self) -> None: ...
 

@@ -29,6 +29,7 @@ from gateway.worker.transport.interface import (
 
 log = logging.getLogger(__name__)
 
+MAX_THREADS = 64  # of the pool, with those that stand in for others held up in a run
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -147,6 +148,7 @@ class PublicTransport(grpc.GenericRpcHandler):
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="run")
+        self._pool_threads = settings.threads
         self._server: Any = None
         self._ready: Ready = []
         self._handlers: dict[str, Any] = {}
@@ -162,6 +164,14 @@ class PublicTransport(grpc.GenericRpcHandler):
         self._thread = threading.Thread(target=self._loop.run_forever, name="grpc.aio", daemon=True)
         self._thread.start()
         return asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+
+    def relieve(self, busy_threads: int) -> None:
+        """The loop receives on a thread of its own; the pool's threads are what runs hold up."""
+        wanted = min(self._settings.threads + busy_threads, MAX_THREADS)
+        if wanted > self._pool_threads:
+            old, self._pool = self._pool, ThreadPoolExecutor(wanted, thread_name_prefix="run")
+            self._pool_threads = wanted
+            old.shutdown(wait=False)
 
     def stop(self, grace_seconds: float) -> bool:
         started = time.monotonic()

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 POSTED_INFER_CALLS = 512  # ModelInfer calls the C-core may hand over before it is asked for more
 POSTED_OTHER_CALLS = 64
 MAX_DRAINED_EVENTS = 1024  # then what is ready is answered first: bounds the wait of the oldest
+MAX_THREADS = 64  # polling threads, with those that stand in for others held up in a run
 EMPTY_FLAGS = 0
 NOT_FOUND_METHOD = "unknown method %s: see the server's reflection service for those it has"
 NO_MESSAGE = Status(code_pb2.INVALID_ARGUMENT, "the call ended without a request message")
@@ -63,7 +64,7 @@ def probe() -> str:
 
 
 class QueueCall:
-    __slots__ = ("_core", "_watched", "cancelled", "deadline_seconds", "metadata", "method")
+    __slots__ = ("_close", "_core", "cancelled", "deadline_seconds", "metadata", "method")
 
     def __init__(self, core: Any, method: str, metadata: Metadata, deadline_seconds: float) -> None:
         self._core = core
@@ -71,37 +72,42 @@ class QueueCall:
         self.metadata = metadata
         self.deadline_seconds = deadline_seconds
         self.cancelled = False
-        self._watched = False
+        # Exactly one batch of a call waits for its close. Whoever pops this, in one step of the interpreter, has it.
+        self._close = [cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS)]
 
     def peer(self) -> str:
         return _text(self._core.peer())
 
     def watch(self) -> None:
-        if self._watched:
+        try:
+            close = self._close.pop()
+        except IndexError:  # watched already, or answered
             return
-        self._watched = True
-        self._core.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS),), self._on_close)
+        self._core.start_server_batch((close,), self._on_close)
 
     def answer(self, payload: bytes, headers: Metadata | None = None) -> None:
-        operations: tuple[Any, ...] = (
-            cygrpc.SendInitialMetadataOperation(headers, EMPTY_FLAGS),
-            cygrpc.SendMessageOperation(payload, EMPTY_FLAGS),
-            cygrpc.SendStatusFromServerOperation(None, 0, b"", EMPTY_FLAGS),
+        self._finish(
+            [
+                cygrpc.SendInitialMetadataOperation(headers, EMPTY_FLAGS),
+                cygrpc.SendMessageOperation(payload, EMPTY_FLAGS),
+                cygrpc.SendStatusFromServerOperation(None, 0, b"", EMPTY_FLAGS),
+            ]
         )
-        if not self._watched:
-            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS))
-        self._finish(operations)
 
     def refuse(self, status: Status) -> None:
-        operations: tuple[Any, ...] = (
-            cygrpc.SendInitialMetadataOperation(None, EMPTY_FLAGS),
-            cygrpc.SendStatusFromServerOperation(status.trailers, status.code, status.message.encode(), EMPTY_FLAGS),
+        message = status.message.encode()
+        self._finish(
+            [
+                cygrpc.SendInitialMetadataOperation(None, EMPTY_FLAGS),
+                cygrpc.SendStatusFromServerOperation(status.trailers, status.code, message, EMPTY_FLAGS),
+            ]
         )
-        if not self._watched:
-            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS))
-        self._finish(operations)
 
-    def _finish(self, operations: tuple[Any, ...]) -> None:
+    def _finish(self, operations: list[Any]) -> None:
+        try:
+            operations.append(self._close.pop())
+        except IndexError:
+            log.debug("%s was watched: another batch waits for its close", self.method)
         try:
             self._core.start_server_batch(operations, _SENT)
         except Exception:
@@ -244,11 +250,20 @@ class QueueTransport:
             self._server.request_registered_call(self._queue, self._queue, methods.infer_path, _NEW_INFER)
         for _ in range(POSTED_OTHER_CALLS):
             self._server.request_call(self._queue, self._queue, _NEW_OTHER)
-        for index in range(self._settings.threads):
-            thread = threading.Thread(target=self._poll, name=f"poll #{index}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        for _ in range(self._settings.threads):
+            self._start_thread()
         return port
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._poll, name=f"poll #{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def relieve(self, busy_threads: int) -> None:
+        """Keeps at least the configured number of threads polling beside `busy_threads` that are held up in runs."""
+        wanted = min(self._settings.threads + busy_threads, MAX_THREADS)
+        while len(self._threads) < wanted and not self._stopping:
+            self._start_thread()
 
     def stop(self, grace_seconds: float) -> bool:
         """False if calls had to be cancelled at the end of the grace."""

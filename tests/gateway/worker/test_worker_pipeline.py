@@ -162,14 +162,8 @@ def test_a_version_retired_between_look_up_and_lease_is_not_missed_by_its_reques
     assert refusal(calls[2])[0] in (code_pb2.NOT_FOUND, code_pb2.UNAVAILABLE)
 
 
-def test_calls_are_watched_only_where_they_may_wait(worker: Worker, tmp_path: Path) -> None:
+def test_calls_that_are_answered_at_once_are_not_watched(worker: Worker) -> None:
     assert not any(call.watched for call in ask(worker, payload()))
-    worker.order(ModelOrder(model="m", serve=(ordered(tmp_path, 3, instances=2),)))
-    call = Asked()
-    worker.pipeline.infer([(call, payload())])
-    assert call.watched
-    assert call.over.wait(30)
-    assert values(call) == [3.0] * 4
 
 
 def test_what_nobody_foresaw_refuses_one_request(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,7 +179,7 @@ def test_a_deadline_that_passed_in_the_queue_is_refused_with_the_time_waited_and
 
 def test_rows_of_a_client_that_has_gone_are_not_computed(start: Start, adding: Session, delivery: Deliveries) -> None:
     gone, live = rows_of(adding, 1.0), rows_of(adding, 2.0)
-    gone.owner, live.owner = SimpleNamespace(cancelled=True), SimpleNamespace(cancelled=False)
+    gone.owner, live.owner = SimpleNamespace(cancelled=True, watch=lambda: None), SimpleNamespace(cancelled=False)
     start(adding).submit([gone, live])
     assert isinstance(delivery.error(gone), DeadlineExceeded)
     delivery.answer(live)
@@ -263,7 +263,7 @@ def test_a_run_is_stopped_only_when_all_of_its_clients_have_gone(
     write_bad(tmp_path, "endless", model="m")
     session = Session(tmp_path / "m" / "1" / "model.onnx", SessionSettings())
     runner = start(session)
-    owners = [SimpleNamespace(cancelled=False) for _ in range(3)]
+    owners = [SimpleNamespace(cancelled=False, watch=lambda: None) for _ in range(3)]
     requests = [request_of(session.signature, {"x": np.ones(1, np.float32)}) for _ in owners]
     for request, owner in zip(requests, owners, strict=True):
         request.owner = owner
@@ -272,10 +272,10 @@ def test_a_run_is_stopped_only_when_all_of_its_clients_have_gone(
     while not runner._active:
         time.sleep(0)
     for owner in owners:
-        assert runner.stop_useless_runs(time.time(), 0) == 0
+        assert runner.look_after(time.time(), 0).stopped == 0
         owner.cancelled = True
-    assert runner.stop_useless_runs(time.time(), 3_600_000_000_000) == 0, "younger than that"
-    assert runner.stop_useless_runs(time.time(), 0) == 1
+    assert runner.look_after(time.time(), 3_600_000_000_000).stopped == 0, "younger than that"
+    assert runner.look_after(time.time(), 0).stopped == 1
     thread.join()
     for request in requests:
         delivery.error(request)
