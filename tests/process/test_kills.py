@@ -191,7 +191,8 @@ def killed_whole(gateway: Gateway) -> Iterator[list[psutil.Process]]:
 
 def test_a_killed_supervisor_leaves_nothing_and_a_new_start_serves_the_same(models: Path, tmp_path: Path) -> None:
     segments = shared_memory()
-    first = Gateway(models, tmp_path / "state", workers=2)
+    unshared = dict.fromkeys(("grpc", "http", "admin"), "127.7.3.1:0")  # where no client of another test takes a port
+    first = Gateway(models, tmp_path / "state", workers=2, addresses=unshared)
     first.start()
     with admin_of(first.admin) as admin:
         set_desired(admin)
@@ -201,8 +202,8 @@ def test_a_killed_supervisor_leaves_nothing_and_a_new_start_serves_the_same(mode
         load.wait_for(100)
         with killed_whole(first) as tree:
             until(lambda: alive(tree) == [], "every process has followed the supervisor", 5.0)
+        until(lambda: all(is_free(address) for address in addresses.values()), "every port is free", 5.0)
         assert shared_memory() == segments
-        assert all(is_free(address) for address in addresses.values())
         with (
             Gateway(models, tmp_path / "state", workers=2, addresses=addresses) as second,
             admin_of(second.admin) as admin,
