@@ -17,8 +17,7 @@ BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 def one_line(text: str) -> str:
     """No control or escape sequence survives: one could forge lines or drive the terminal that shows them."""
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    words = "; ".join(line for line in lines if line).replace(":; ", ": ")
+    words = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
 
 

@@ -50,6 +50,7 @@ class Decoder:
         self._position = {spec.name: index for index, spec in enumerate(signature.inputs)}
         self._outputs = {spec.name: index for index, spec in enumerate(signature.outputs)}
         self._all_outputs = tuple(range(len(signature.outputs)))
+        self._any_bytes = all(spec.datatype not in ("BYTES", "BOOL") for spec in signature.inputs)
 
     def decode(self, message: pb.ModelInferRequest) -> Request:
         """Raises InvalidRequest; its field names the tensor."""
@@ -91,6 +92,10 @@ class Decoder:
                 if datatype.size_bytes:
                     if len(raw) != elements * datatype.size_bytes:
                         raise _wrong_size(spec, shape, elements * datatype.size_bytes, len(raw))
+                    if datatype.name == "BOOL" and raw.translate(None, b"\0\1"):
+                        raise InvalidRequest(
+                            f"input {spec.name!r} is BOOL: expected bytes of 0 and 1, got others", field=spec.name
+                        )
                     values[position] = raw
                 else:
                     values[position] = decode_strings(spec.name, raw, elements)
@@ -102,8 +107,13 @@ class Decoder:
         key = (outputs, *(shape[1:] for shape in shapes)) if self._merges else None
         return Request(values, shapes, outputs, rows, key)
 
-    def in_order(self, message: pb.ModelInferRequest) -> bool:
-        """True if the message's inputs, and so its raw contents, come in the order of the signature."""
+    def plain(self, message: pb.ModelInferRequest) -> bool:
+        """True if the message's values may be taken from its bytes as they are, without another look.
+
+        That is, if they are raw, in the order of the signature, and of datatypes in which any bytes are a value.
+        """
+        if not self._any_bytes or not message.raw_input_contents:
+            return False
         return [tensor.name for tensor in message.inputs] == list(self._position)
 
     def _rows(self, shapes: list[tuple[int, ...]]) -> int:

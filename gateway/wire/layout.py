@@ -79,7 +79,7 @@ class Layout(Generic[T]):
 
 
 class Layouts(Generic[T]):
-    """Bounded: MAX_LAYOUTS_PER_LENGTH for each of MAX_LENGTHS lengths; then the oldest of its length makes room."""
+    """Bounded: MAX_LAYOUTS_PER_LENGTH for each of MAX_LENGTHS lengths; then the oldest makes room."""
 
     def __init__(self) -> None:
         self._by_length: dict[int, list[Layout[T]]] = {}
@@ -92,13 +92,14 @@ class Layouts(Generic[T]):
         return None
 
     def learn(self, payload: bytes, request: Request, target: T, timeout_seconds: float) -> None:
-        """Remembers a request that has just been decoded from `payload`, whose inputs are in the signature's order."""
+        """Remembers a request that has just been decoded from `payload`, which Decoder.plain has allowed."""
         layout = _layout_of(payload, request, target, timeout_seconds)
         if layout is None:
             return
         known = self._by_length.get(len(payload), [])
         if not known and len(self._by_length) >= MAX_LENGTHS:
-            return
+            # Under contention another thread may have removed it, or have added one more: the bound is not exact.
+            self._by_length.pop(next(iter(self._by_length), 0), None)
         # A new list, assigned at once: other threads read without a lock.
         self._by_length[len(payload)] = [layout, *known[: MAX_LAYOUTS_PER_LENGTH - 1]]
 

@@ -137,7 +137,7 @@ class Pipeline:
         request = target.decoder.decode(message)
         request.id = message.id
         timeout = check_parameters(message.parameters) if message.parameters else math.inf
-        if target.decoder.in_order(message):
+        if target.decoder.plain(message):
             routes.layouts.learn(payload, request, target, timeout)
         return target, request, timeout
 

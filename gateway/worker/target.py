@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from runtime.batching.runner import RunTimes
 from runtime.errors import DeadlineExceeded
 from runtime.shm.statistics import SlotWriter
 from runtime.versions.version import LoadedVersion
+
+log = logging.getLogger(__name__)
 
 VERSION_HEADER = "driftgate-model-version"
 DIGEST_HEADER = "driftgate-model-digest"
@@ -57,7 +60,13 @@ class Target:
         for request, response in zip(requests, responses, strict=True):
             request.owner.answer(response, headers)
         self._end(len(requests))
-        # Observing begins here, after the replies have been handed over.
+        try:
+            self._observe(requests, times)
+        except Exception:
+            log.exception("a run of %s could not be counted", self.version.name)
+
+    def _observe(self, requests: Sequence[Request], times: RunTimes) -> None:
+        """After the replies have been handed over."""
         replied_ns = time.monotonic_ns()
         arrived = sum([request.arrived_ns for request in requests])
         count = len(requests)

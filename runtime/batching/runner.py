@@ -53,7 +53,10 @@ class Watched:
 
 
 class Delivery(Protocol):
-    """Where answers go. Called on the thread that ran; each request reaches exactly one of the two, once."""
+    """Where answers go. Called on the thread that ran; each request reaches exactly one of the two, once.
+
+    Neither raises: a request that has been answered must not be refused too.
+    """
 
     def answered(self, requests: Sequence[Request], answers: Sequence[Array], times: RunTimes) -> None: ...
 
@@ -103,6 +106,8 @@ class BatchRunner:
         """Takes requests whose leases are held; may run them, and others', before it returns."""
         refused: list[Request] = []
         with self._lock:
+            if self._closed:  # leases forbid it; were it to happen, nobody would answer
+                raise RuntimeError(f"{self.name} has been closed")
             room = self.limits.max_queue_requests - len(self._pending)
             if len(requests) > room:
                 requests, refused = requests[:room], requests[room:]

@@ -32,7 +32,7 @@ class ManifestError(LoadError):
 
     def __init__(self, source: str, problems: list[str]) -> None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__("\n".join([f"{source} has {count}:", *problems[:PROBLEMS_LIMIT]]), field=source)
+        super().__init__(f"{source} has {count}:\n" + ";\n".join(problems[:PROBLEMS_LIMIT]), field=source)
         self.problems = tuple(problems)
 
 

@@ -164,7 +164,7 @@ def test_the_message_holds_the_source_and_one_line_per_problem():
         parse_manifest("instances: 0\nbatching: 3", "loans/model.yaml")
     assert caught.value.message.splitlines() == [
         "loans/model.yaml has 2 problems:",
-        "batching: expected a mapping, got 3",
+        "batching: expected a mapping, got 3;",
         "instances: expected an integer 1..64, got 0",
     ]
 

@@ -512,7 +512,7 @@ def test_a_manifest_with_problems_gives_the_default_one_and_the_problems(root, r
     assert entry.versions == (1,)
     (problem,) = entry.problems
     assert problem.startswith(
-        "loans/model.yaml has 2 problems:\ninstances: expected an integer 1..64, got 0\nzork: unknown"
+        "loans/model.yaml has 2 problems:\ninstances: expected an integer 1..64, got 0;\nzork: unknown"
     )
 
 
