@@ -10,6 +10,7 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gateway import errors
+from gateway.control.preparation import VersionFailed
 from gateway.errors import CODES, Denied, Draining, Precondition, Status, Unauthenticated, Unsupported, status_of
 from gateway.store.contract import StoreConflict, StoreCorrupt, StoreError, StoreUnavailable
 from runtime.errors import (
@@ -26,6 +27,7 @@ from runtime.errors import (
     RunError,
     ServingError,
 )
+from runtime.repository.cache import CacheUnwritable
 from runtime.repository.manifest import ManifestError
 
 EXPECTED: list[tuple[ServingError, str, str]] = [
@@ -35,6 +37,8 @@ EXPECTED: list[tuple[ServingError, str, str]] = [
     (Draining("m"), "UNAVAILABLE", "DRAINING"),
     (RepositoryUnavailable("m"), "UNAVAILABLE", "REPOSITORY_UNAVAILABLE"),
     (IncompleteVersion("m"), "UNAVAILABLE", "INCOMPLETE_VERSION"),
+    (CacheUnwritable("m"), "UNAVAILABLE", "CACHE_UNWRITABLE"),
+    (VersionFailed("m", 1, "why"), "FAILED_PRECONDITION", "LOAD_FAILED"),
     (Overloaded("m", retry_after_seconds=0.25), "RESOURCE_EXHAUSTED", "OVERLOADED"),
     (DeadlineExceeded("m"), "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"),
     (Unauthenticated("m"), "UNAUTHENTICATED", "UNAUTHENTICATED"),

@@ -207,6 +207,6 @@ def test_every_problem_of_a_model_yaml_is_named_at_once(served: Served) -> None:
     assert sorted(line.partition(":")[0] for line in lines[1:]) == [
         "batching.delay", "batching.max_batch_size", "instances", "version", "warmup.runs",
     ]  # fmt: skip
-    assert "instances: expected an integer 1..64, got 0" in lines
+    assert "instances: expected an integer 1..64, got 0;" in lines
     assert "known keys are max_batch_size, max_queue_delay_seconds, max_queue_requests" in refusal.value.message
     assert list(served.admin.model(MODEL).problems) == ["\n".join(lines)]
