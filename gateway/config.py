@@ -134,7 +134,9 @@ class Config(_Section):
     drain: Drain = Field(Drain(), description="How SIGTERM ends the gateway.")
     repository: RepositorySettings = Field(RepositorySettings(), description="Reading model directories.")
     restart: Restart = Field(Restart(), description="Restarting crashed processes.")
-    threads: int = Field(2, ge=1, le=64, description="Receiving threads per worker; more than 2 rarely helps.")
+    threads: int = Field(
+        1, ge=1, le=64, description="Receiving threads per worker; others stand in while one is held up in a long run."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe log shown.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text at a terminal, else JSON.")
 

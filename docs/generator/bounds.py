@@ -115,7 +115,7 @@ def requests() -> str:
         ),
         (
             "remembered layouts of requests",
-            number(layout.MAX_LENGTHS * layout.MAX_LAYOUTS_PER_LENGTH),
+            number(layout.MAX_KEYS * layout.MAX_LAYOUTS_PER_KEY),
             FIXED,
             "others are parsed in full, which is slower",
         ),

@@ -29,6 +29,7 @@ from gateway.version import VERSION
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2_grpc
 from runtime.errors import InvalidRequest, NotFound, Overloaded
+from runtime.repository.layout import version_number
 from runtime.repository.manifest import LABEL_PATTERN
 from runtime.shm.segment import Segment
 from runtime.shm.statistics import StatisticsReader
@@ -41,6 +42,10 @@ MAX_TEXT = 1000
 MAX_AUDIT = 1000
 M = TypeVar("M", bound=Message)
 SERVICE = pb.DESCRIPTOR.services_by_name["Admin"].full_name
+
+
+class AdminUnavailable(OSError):
+    """The admin address cannot be listened on, or its certificate and key do not fit."""
 
 
 class AdminServer:
@@ -68,10 +73,15 @@ class AdminServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        if self._config.admin_tls is None:
-            self._server.add_insecure_port(address)
-        else:
-            self._server.add_secure_port(address, _credentials(self._config.admin_tls))
+        try:
+            if self._config.admin_tls is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, _credentials(self._config.admin_tls))
+        except (RuntimeError, OSError) as error:
+            raise AdminUnavailable(
+                f"cannot listen on admin address {address}: admin_tls is wrong, or it is in use"
+            ) from error
         await self._server.start()
         await self.set_serving(serving=True)
 
@@ -163,11 +173,11 @@ class AdminService:
         return self._changed(request.model, outcome)
 
     async def DeleteLabel(self, request: pb.DeleteLabelRequest, actor: Actor) -> pb.ChangeResponse:
-        outcome = await self._changes.delete_label(_name(request.model), request.label, actor)
+        outcome = await self._changes.delete_label(_name(request.model), _label(request.label), actor)
         return self._changed(request.model, outcome)
 
     async def SetDefault(self, request: pb.SetDefaultRequest, actor: Actor) -> pb.ChangeResponse:
-        outcome = await self._changes.set_default(_name(request.model), request.target, actor)
+        outcome = await self._changes.set_default(_name(request.model), _target(request.target), actor)
         return self._changed(request.model, outcome)
 
     async def ListAudit(self, request: pb.ListAuditRequest, _: Actor) -> pb.ListAuditResponse:
@@ -284,6 +294,10 @@ def _name(model: str) -> str:
     if not model:
         raise InvalidRequest("expected a model's name, got nothing", field="model")
     return model
+
+
+def _target(target: str) -> str:
+    return target if not target or version_number(target) is not None else _label(target)
 
 
 def _label(label: str) -> str:

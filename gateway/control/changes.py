@@ -40,6 +40,7 @@ from runtime.repository.repository import ModelEntry, Repository, Scan
 log = logging.getLogger(__name__)
 
 FLIP_SECONDS = 10.0  # for all workers to take up new routes, which takes them milliseconds
+AT_ONCE = 4  # loads at the first start: the time limit of one must not pass while it waits for others
 WORKER_SECONDS = 30.0  # for a first worker to be there
 
 
@@ -80,6 +81,7 @@ class Changes:
         self._failures: dict[str, dict[int, str]] = defaultdict(dict)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._scan_lock = asyncio.Lock()
+        self._scan_began = 0.0
         self._sweep_lock = asyncio.Lock()
         self._under_way = 0  # changes that may use files which the desired state does not name yet
         self._tried: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {}
@@ -99,13 +101,19 @@ class Changes:
         await self.fleet.until(lambda: len(self.fleet.workers) >= workers, WORKER_SECONDS)
         if load_new:
             fresh = [name for name in sorted(self.scan.models) if name not in self.desired]
-            await asyncio.gather(*(self._load_at_start(name) for name in fresh))
+            turn = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(*(self._load_at_start(name, turn) for name in fresh))
         self._booting = False
         self._broadcast()
         await self._sweep()
 
     async def rescan(self) -> Scan:
+        """What the repository holds now; those who ask while one looks share the next look."""
+        asked = time.monotonic()
         async with self._scan_lock:
+            if self._scan_began > asked:
+                return self.scan
+            self._scan_began = time.monotonic()
             before = self.scan.problems
             self.scan = await asyncio.to_thread(self._repository.scan)
             for problem in set(self.scan.problems) - set(before):
@@ -227,7 +235,7 @@ class Changes:
                     stand_in = replace(stand_in, versions=tried)
                 outcome = "refused" if refused else "failed"
                 await self._audit(action, stand_in, version, actor, outcome, error.message)
-                log.warning("%s %s by %s %s: %s", action, model, actor.name, outcome, error.message)
+                log.warning("%s %.128r by %s %s: %s", action, model, actor.name, outcome, error.message)
                 raise
             except BaseException:
                 self._abandon(model)
@@ -330,13 +338,13 @@ class Changes:
             )
         return {"labels": labels, "default_target": target}
 
-    async def _load_at_start(self, model: str) -> None:
-        try:
-            await self._transact(
-                "load", model, 0, replace(SYSTEM, reason="first start"), lambda: self._load(model, (), force=False)
-            )
-        except ServingError as error:
-            self._failures[model][0] = error.message
+    async def _load_at_start(self, model: str, turn: asyncio.Semaphore) -> None:
+        first_start = replace(SYSTEM, reason="first start")
+        async with turn:
+            try:
+                await self._transact("load", model, 0, first_start, lambda: self._load(model, (), force=False))
+            except ServingError as error:
+                self._failures[model][0] = error.message
 
     def _keep(self, before: DesiredModel | None, entry: ModelEntry) -> tuple[int, ...]:
         """Versions that names pin, as far as their files can be had."""
@@ -387,7 +395,10 @@ class Changes:
                 wanted = {(v.version, v.digest) for v in model.versions} if model.served else set()
                 self._candidates[name] = {key: c for key, c in self._candidates[name].items() if key in wanted}
                 kept |= {digest for _, digest in wanted}
-            await asyncio.to_thread(self._cache.keep, kept)
+            try:
+                await asyncio.to_thread(self._cache.keep, kept)
+            except ServingError as error:  # the change itself is done
+                log.warning("files that nothing serves could not be removed: %s %s", error.message, error.detail)
 
     async def _audit(
         self, action: str, model: DesiredModel, version: int, actor: Actor, outcome: Any, detail: str

@@ -8,7 +8,7 @@ import signal
 import socket
 from pathlib import Path
 
-from gateway.control.admin import AdminServer
+from gateway.control.admin import AdminServer, AdminUnavailable
 from gateway.control.changes import Actor, Changes
 from gateway.control.events import Events
 from gateway.control.fleet import Fleet
@@ -22,7 +22,7 @@ from gateway.store.contract import Store
 from gateway.store.sql import open_store
 from gateway.wire.pbtxt import read_config_pbtxt
 from runtime.errors import ServingError
-from runtime.repository.cache import ArtifactCache
+from runtime.repository.cache import ArtifactCache, CacheUnwritable
 from runtime.repository.repository import Repository
 from runtime.shm.segment import Segment
 from runtime.shm.statistics import StatisticsReader
@@ -103,6 +103,7 @@ class Control:
     async def _start(self) -> None:
         try:
             first = not self._has_started_before()
+            self._all_have_listened = not first
             await self._changes.start(load_new=first, workers=len(self._orders.page_fds))
             self._remember_start()
             self._started = True
@@ -121,26 +122,34 @@ class Control:
             return False
 
     def _remember_start(self) -> None:
-        self._start_mark.write_text(str(self._orders.started_at_seconds))
+        try:
+            self._start_mark.write_text(str(self._orders.started_at_seconds))
+        except OSError as error:
+            log.warning("the start cannot be noted (%s): should control crash, it loads new models too", error.strerror)
 
     async def _look_forever(self) -> None:
         """Notices a repository that vanishes or returns; with poll_seconds, takes what is new in it."""
         poll = self._config.repository.poll_seconds
         while True:
             await asyncio.sleep(poll or LOOK_SECONDS)
-            if not self._started:
+            try:
+                if self._started:
+                    await self._look(take_new=poll > 0)
+            except Exception:
+                log.exception("the repository could not be looked at; the next look follows")
+
+    async def _look(self, *, take_new: bool) -> None:
+        scan = await self._changes.rescan()
+        for model in scan.models if take_new else ():
+            desired = self._changes.desired.get(model)
+            if desired is not None and (not desired.served or desired.pinned_versions):
+                continue  # an operator has decided
+            if not await self._changes.differs(model):
                 continue
-            scan = await self._changes.rescan()
-            for model in scan.models if poll else ():
-                desired = self._changes.desired.get(model)
-                if desired is not None and (not desired.served or desired.pinned_versions):
-                    continue  # an operator has decided
-                if not await self._changes.differs(model):
-                    continue
-                try:
-                    await self._changes.load(model, (), Actor("poll", "", "the repository has changed"))
-                except ServingError:
-                    continue  # audited and logged where it was refused
+            try:
+                await self._changes.load(model, (), Actor("poll", "", "the repository has changed"))
+            except ServingError:
+                continue  # audited and logged where it was refused
 
     def _on_report(self, worker: int, report: VersionReport) -> None:
         self._events.publish(worker, report)
@@ -177,6 +186,9 @@ def main() -> int:
 
     try:
         asyncio.run(run())
+    except (CacheUnwritable, AdminUnavailable) as error:
+        log.error("%s", error)  # noqa: TRY400  (the message says it all)
+        return 2
     except StartFailed:
         return 1
     finally:

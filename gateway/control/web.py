@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterable
@@ -78,7 +79,8 @@ class WebServer:
         return JSONResponse({"ready": not reason, "reason": reason}, status_code=503 if reason else 200)
 
     async def _metrics(self, _: Request) -> Response:
-        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+        exposition = await asyncio.to_thread(generate_latest, self._registry)  # reads every worker's page
+        return Response(exposition, media_type=CONTENT_TYPE_LATEST)
 
 
 class _Figures(Collector):
@@ -100,9 +102,12 @@ class _Figures(Collector):
                 family.add_metric((counts.model, str(counts.version)), getattr(counts, attribute) * scale)
             yield family
         yield self._gauge("workers_serving", "Workers that accept requests.", self._serving())
-        restarts = CounterMetricFamily("driftgate_worker_restarts", "Workers started again.", labels=("worker",))
+        restarts = CounterMetricFamily(
+            "driftgate_process_restarts", "Processes started again: a worker's number, or control.", labels=("process",)
+        )
         for index in range(len(self._orders.page_fds)):
             restarts.add_metric((str(index),), self._restarts.value(index))
+        restarts.add_metric(("control",), self._restarts.value(len(self._orders.page_fds)))
         yield restarts
         yield self._gauge("workers", "Workers that there should be.", len(self._orders.page_fds))
         in_flight = sum(self._statistics.in_flight(index) for index in range(len(self._orders.page_fds)))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from gateway.process import ENVIRONMENT, Spawn
 from gateway.supervisor.restart import History
@@ -34,11 +35,18 @@ class Child:
         return self._process is not None
 
     def start(self, orders: Spawn, fds: Sequence[int], now: float) -> None:
+        """Raises OSError where the system has no room for another process."""
         environment = {**self._environment, **os.environ, ENVIRONMENT: orders.model_dump_json()}
         command = [sys.executable, "-P", "-m", self._module]
         self._process = subprocess.Popen(command, env=environment, pass_fds=tuple(fds), stdin=subprocess.DEVNULL)
-        self.pidfd = os.pidfd_open(self._process.pid)
-        self.history = History(self.history.ends, now, self.history.refusals)
+        try:
+            self.pidfd = os.pidfd_open(self._process.pid)
+        except OSError:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            raise
+        self.history = replace(self.history, started_at=now)
         self.restart_at = None
 
     def reap(self) -> int:

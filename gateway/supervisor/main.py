@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import selectors
 import signal
 import sys
@@ -107,7 +108,13 @@ class Supervisor:
         fds = [*orders.page_fds, orders.tally_fd]
         if child is self._control:
             fds += [orders.listener_fd, orders.http_fd]
-        child.start(orders, fds, time.monotonic())
+        try:
+            child.start(orders, fds, time.monotonic())
+        except OSError as error:
+            wait = self._config.restart.max_seconds
+            log.error("%s cannot be started: %s; trying again in %g s", child.name, error.strerror, wait)  # noqa: TRY400
+            child.restart_at = time.monotonic() + wait
+            return
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
 
     def _wait(self, timeout_seconds: float | None) -> None:
@@ -171,6 +178,9 @@ class Supervisor:
 def run(config: Config) -> int:
     """`driftgate serve`: answers the exit status; 2 where it cannot start at all."""
     setup_logging("supervisor", config.log_level, config.log_format)
+    # One file descriptor per client connection, and one per version in the cache: the usual 1024 are soon used up.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         supervisor = Supervisor(config)
     except (PortError, StateDirectoryError) as error:

@@ -19,8 +19,8 @@ ID_FIELD = 3
 RAW_FIELD = 7
 LENGTH_DELIMITED = 2
 MAX_FIXED_BYTES = 4096  # of one layout; larger headers are decoded anew each time
-MAX_LAYOUTS_PER_LENGTH = 4
-MAX_LENGTHS = 256
+MAX_LAYOUTS_PER_KEY = 4
+MAX_KEYS = 256
 
 
 class Layout(Generic[T]):
@@ -79,13 +79,13 @@ class Layout(Generic[T]):
 
 
 class Layouts(Generic[T]):
-    """Bounded: MAX_LAYOUTS_PER_LENGTH for each of MAX_LENGTHS lengths; then the oldest makes room."""
+    """Bounded: MAX_LAYOUTS_PER_KEY for each of MAX_KEYS lengths; then the oldest makes room."""
 
     def __init__(self) -> None:
-        self._by_length: dict[int, list[Layout[T]]] = {}
+        self._layouts: dict[tuple[int, bytes], list[Layout[T]]] = {}
 
     def find(self, payload: bytes) -> tuple[Layout[T], Request] | None:
-        for layout in self._by_length.get(len(payload), ()):
+        for layout in self._layouts.get(_key(payload), ()):
             request = layout.read(payload)
             if request is not None:
                 return layout, request
@@ -96,12 +96,18 @@ class Layouts(Generic[T]):
         layout = _layout_of(payload, request, target, timeout_seconds)
         if layout is None:
             return
-        known = self._by_length.get(len(payload), [])
-        if not known and len(self._by_length) >= MAX_LENGTHS:
+        key = _key(payload)
+        known = self._layouts.get(key, [])
+        if not known and len(self._layouts) >= MAX_KEYS:
             # Under contention another thread may have removed it, or have added one more: the bound is not exact.
-            self._by_length.pop(next(iter(self._by_length), 0), None)
+            self._layouts.pop(next(iter(self._layouts), key), None)
         # A new list, assigned at once: other threads read without a lock.
-        self._by_length[len(payload)] = [layout, *known[: MAX_LAYOUTS_PER_LENGTH - 1]]
+        self._layouts[key] = [layout, *known[: MAX_LAYOUTS_PER_KEY - 1]]
+
+
+def _key(payload: bytes) -> tuple[int, bytes]:
+    """Messages of one layout have one length and one model, whose name a serializer writes first."""
+    return len(payload), payload[: 2 + payload[1]] if len(payload) > 1 else b""
 
 
 def _layout_of(payload: bytes, request: Request, target: T, timeout_seconds: float) -> Layout[T] | None:

@@ -100,6 +100,9 @@ class Watch:
             self.stream.end(status_of(error, WATCH))
             return
         self._service = service
+        if self.stream.cancelled:  # before it was added
+            self._health.remove(self)
+            return
         self.tell()
         if self._health.ended:
             self.stream.end()

@@ -62,9 +62,10 @@ class InferenceService:
         return handlers
 
     def _find(self, model: str, version: str) -> Target:
-        target = self._pipeline.table.find(model, version)
+        table = self._pipeline.table
+        target = table.find(model, version)
         if target is None:
-            raise self._pipeline.table.why_not(model, version)
+            raise table.why_not(model, version)
         return target
 
     def _model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
@@ -79,8 +80,12 @@ class InferenceService:
         return pb.ServerMetadataResponse(name="driftgate", version=VERSION, extensions=EXTENSIONS)
 
     def _model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
-        signature = self._find(request.name, request.version).version.signature
-        route = self._pipeline.table.models[request.name]
+        table = self._pipeline.table
+        target = table.find(request.name, request.version)
+        if target is None:
+            raise table.why_not(request.name, request.version)
+        signature = target.version.signature
+        route = table.models[request.name]
         return pb.ModelMetadataResponse(
             name=request.name,
             versions=[str(version) for version in sorted(route.available)],
@@ -99,8 +104,8 @@ class InferenceService:
         elif request.name and request.name not in self._pipeline.table.models:
             raise self._pipeline.table.why_not(request.name, "")
         response = pb.ModelStatisticsResponse()
-        for counts in self._statistics.totals():
-            if request.name in ("", counts.model) and wanted in (None, counts.version):
+        for counts in self._statistics.totals(request.name):
+            if wanted in (None, counts.version):
                 response.model_stats.append(_statistics(counts))
         return response
 

@@ -98,8 +98,11 @@ class Link:
             wait = FIRST_RETRY_SECONDS
             try:
                 self._receive(connection)
-            except (OSError, ValueError) as error:
+            except OSError as error:
                 log.debug("the link to control ended: %s", error)
+            except Exception:
+                log.exception("a message of control could not be taken up; connecting anew")
+                self._stopping.wait(LAST_RETRY_SECONDS)
             finally:
                 self._disconnect()
 
@@ -120,7 +123,7 @@ class Link:
 
     def _receive(self, connection: socket.socket) -> None:
         with connection.makefile("rb") as stream:
-            while head := stream.read(LENGTH.size):
+            while len(head := stream.read(LENGTH.size)) == LENGTH.size:
                 payload = stream.read(frame_length(head))
                 message = FROM_CONTROL.validate_json(payload)
                 with self._lock:

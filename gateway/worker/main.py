@@ -51,7 +51,9 @@ class Worker:
         self._listening = False
         self._revision = 0
         self._wake = threading.Event()
+        self._telling = threading.Lock()  # what is told last is what was so last
         self._first_order = threading.Event()
+        self._ended = threading.Event()
         pages = [Segment.attach(fd, writable=i == orders.index) for i, fd in enumerate(orders.page_fds)]
         self._statistics = StatisticsWriter(pages[orders.index])
         self._pipeline = Pipeline(config.limits.max_in_flight, self._statistics.set_in_flight)
@@ -78,11 +80,22 @@ class Worker:
             self._listening = True
             self._tell()
             log.info("worker %d listens with the %s transport", self._index, self._transport.name)
+        looking = threading.Thread(target=self._look_after_runs, name="look after runs", daemon=True)
+        looking.start()
         while not ending.requested:
             self._wake.wait(TICK_SECONDS)
             self._wake.clear()
-            self._transport.relieve(self._manager.watch_runs())
-        return self._drain()
+        status = self._drain()
+        looking.join()
+        return status
+
+    def _look_after_runs(self) -> None:
+        """Until the transport is stopped: through the drain too, where runs nobody waits for would use up the grace."""
+        while not self._ended.wait(TICK_SECONDS):
+            try:
+                self._transport.relieve(self._manager.watch_runs())
+            except Exception:
+                log.exception("a look after the runs failed; the next follows")
 
     def _drain(self) -> int:
         """Health first, then the port; what is in flight finishes."""
@@ -96,12 +109,14 @@ class Worker:
             self._health.end_watches()
             self._streams.drain()
             in_time = self._transport.stop(drain.grace_seconds)
+            self._ended.set()
             if not in_time:
                 log.warning(
                     "worker %d ended with requests in flight: the grace of %g s passed",
                     self._index,
                     drain.grace_seconds,
                 )
+        self._ended.set()
         self._link.stop()
         settled = self._end_runs()
         if self._listening and settled:
@@ -156,11 +171,16 @@ class Worker:
 
     def _on_table(self, table: RouteTable[Target]) -> None:
         self._pipeline.table = table
-        self._health.set_all(health_statuses(table, ready=self._listening and not self._draining))
+        with self._telling:
+            self._tell_health()
 
     def _tell(self) -> None:
+        with self._telling:
+            self._tell_health()
+            self._link.report(self._progress())
+
+    def _tell_health(self) -> None:
         self._health.set_all(health_statuses(self._pipeline.table, ready=self._listening and not self._draining))
-        self._link.report(self._progress())
 
     def _greet(self) -> list[BaseModel]:
         hello = Hello(index=self._index, pid=os.getpid(), transport=self._transport.name)
@@ -186,7 +206,6 @@ def transport_settings(orders: Spawn) -> TransportSettings:
         max_message_bytes=config.limits.max_message_bytes,
         max_metadata_bytes=config.limits.max_metadata_bytes,
         max_concurrent_streams=config.limits.max_concurrent_streams,
-        max_in_flight=config.limits.max_in_flight,
         max_connection_age_seconds=config.limits.max_connection_age_seconds,
         max_connection_idle_seconds=config.limits.max_connection_idle_seconds,
         tls=tls,

@@ -99,6 +99,7 @@ class InferStream:
         self._lock = threading.Lock()
         self._waiting: deque[StreamCall] = deque()
         self._unsent = 0
+        self._finished = False
         self._half_closed = False
         self._paused = False
         self._status_on_error = any(key == GRPC_ERRORS and value in ("true", b"true") for key, value in stream.metadata)
@@ -137,6 +138,8 @@ class InferStream:
         """Sends, in order, every answer at the head of the stream that is there."""
         end: Status | None = None
         with self._lock:
+            if self._finished:
+                return
             while self._waiting and end is None:
                 head = self._waiting[0]
                 if head.answer_bytes is not None:
@@ -151,6 +154,7 @@ class InferStream:
                     self.stream.send(stream_error(head.status.message, head.id, head.model))
                 self._waiting.popleft()
             over = (self._half_closed or self._draining) and not self._waiting
+            self._finished = end is not None or over
             if over and not self._half_closed:
                 end = end or DRAINING
         if end is not None or over:

@@ -7,6 +7,7 @@ company, runs on threads of its own, so that it never keeps a receiving thread f
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -25,6 +26,8 @@ from runtime.onnx.dtypes import BY_NAME
 from runtime.onnx.session import RunStop, Session
 from runtime.onnx.signature import axis_conflict
 from runtime.types import ANY
+
+log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
@@ -176,8 +179,8 @@ class BatchRunner:
     def _dedicate(self) -> None:
         for index in range(self._instances):
             thread = threading.Thread(target=self._run_forever, name=f"run {self.name} #{index}", daemon=True)
+            thread.start()  # may fail where the system has no more threads; then requests go on running inline
             self._threads.append(thread)
-            thread.start()
 
     def _run_forever(self) -> None:
         while True:
@@ -191,6 +194,8 @@ class BatchRunner:
                     self._ready.wait(wait)
                     continue
                 batch = cut(self._pending, self.limits.max_rows)
+                if self._pending:
+                    self._ready.notify()  # one wake-up may stand for many requests
             self._run(batch)
 
     def _run(self, batch: list[Request]) -> None:
@@ -264,7 +269,11 @@ class BatchRunner:
         with self._lock:
             self._slow_runs += 1
             if self._slow_runs >= SLOW_RUNS and not self._threads and not self._closed:
-                self._dedicate()
+                try:
+                    self._dedicate()
+                except RuntimeError as error:
+                    self._slow_runs = 0
+                    log.warning("%s gets no thread of its own: %s", self.name, error)
 
     def _still_wanted(self, batch: list[Request]) -> list[Request]:
         now_seconds = time.time()

@@ -226,6 +226,8 @@ class Staging:
                     file.write(chunk)
                     content.update(chunk)
                     size_bytes += len(chunk)
+                file.flush()
+                os.fsync(file.fileno())  # the state that names this content is synced too
             target.chmod(0o444)
         except OSError as error:
             raise _unwritable(error) from error

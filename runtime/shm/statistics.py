@@ -246,14 +246,16 @@ class StatisticsReader:
             check_page(segment)
             self._buffers.append(segment.buffer)
 
-    def totals(self) -> list[VersionCounts]:
-        """Per model and version over all workers, ordered by name and version."""
+    def totals(self, model: str = "") -> list[VersionCounts]:
+        """Per model and version over all workers, ordered by name and version; of one `model` or of all."""
         totals: dict[tuple[str, int], VersionCounts] = {}
         for buffer in self._buffers:
             for index in range(SLOTS):
                 counts = _read_slot(buffer, index)
                 if counts is None:
                     break
+                if model not in ("", counts.model):
+                    continue
                 key = (counts.model, counts.version)
                 if key in totals:
                     totals[key].add(counts)

@@ -174,5 +174,5 @@ def test_metrics_count_requests_of_each_version(gateway: Gateway, client: Client
     assert succeeded() == before + 3
     _, text = gateway.get("/metrics")
     assert "driftgate_workers_serving 1.0" in text
-    assert 'driftgate_worker_restarts_total{worker="0"} 0.0' in text
+    assert 'driftgate_process_restarts_total{process="0"} 0.0' in text
     assert 'driftgate_model_served{model="versions",version="10"} 1.0' in text

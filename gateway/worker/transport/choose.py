@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from gateway.worker.transport.interface import Transport, TransportSettings
+from gateway.worker.transport.interface import BindError, Transport, TransportSettings
 
 log = logging.getLogger(__name__)
 
 
 def make_transport(kind: str, settings: TransportSettings) -> Transport:
-    """`kind`: auto, queue, public. Raises RuntimeError where `queue` is asked for and cannot be had."""
+    """`kind`: auto, queue, public. Raises BindError where `queue` is asked for and cannot be had."""
     if kind != "public":
         try:
             from gateway.worker.transport import queue
@@ -21,7 +21,7 @@ def make_transport(kind: str, settings: TransportSettings) -> Transport:
         if not problem:
             return queue.QueueTransport(settings)
         if kind == "queue":
-            raise RuntimeError(f"the queue transport cannot be used: {problem}; set transport to auto or public")
+            raise BindError(f"the queue transport cannot be used: {problem}; set transport to auto or public")
         log.warning("falling back to the public transport, which is several times slower: %s", problem)
     from gateway.worker.transport.public import PublicTransport
 

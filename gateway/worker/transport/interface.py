@@ -97,11 +97,10 @@ class TransportSettings:
     max_message_bytes: int
     max_metadata_bytes: int
     max_concurrent_streams: int
-    max_in_flight: int
     max_connection_age_seconds: float
     max_connection_idle_seconds: float
     tls: Tls | None = None
-    threads: int = 2
+    threads: int = 1
 
     def channel_arguments(self) -> list[tuple[str, int]]:
         arguments = [

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -33,13 +34,36 @@ MAX_THREADS = 64  # of the pool, with those that stand in for others held up in 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
+class Outbox:
+    """Outcomes on their way to the loop: however many threads put however many in, it is woken once for all of them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._outcomes: deque[tuple[asyncio.Future[Any], Any]] = deque()
+        self._woken = False
+
+    def put(self, future: asyncio.Future[Any], outcome: Any) -> None:
+        """Raises RuntimeError once the loop has ended."""
+        self._outcomes.append((future, outcome))
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._woken = False  # before the first is taken: what is put in from here on wakes the loop again
+        while self._outcomes:
+            future, outcome = self._outcomes.popleft()
+            if not future.done():
+                future.set_result(outcome)
+
+
 class PublicCall:
     """Answers from any thread; the RPC's coroutine waits for them."""
 
-    __slots__ = ("_answer", "_loop", "_peer", "cancelled", "deadline_seconds", "metadata", "method")
+    __slots__ = ("_answer", "_outbox", "_peer", "cancelled", "deadline_seconds", "metadata", "method")
 
-    def __init__(self, context: Any, method: str, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, context: Any, method: str, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
+        self._outbox = outbox
         self._answer: asyncio.Future[tuple[bytes, Metadata | None] | Status] = loop.create_future()
         self._peer: str = context.peer()
         self.method = method
@@ -69,13 +93,9 @@ class PublicCall:
 
     def _settle(self, outcome: tuple[bytes, Metadata | None] | Status) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._set, outcome)
+            self._outbox.put(self._answer, outcome)
         except RuntimeError:  # the loop has ended: the client is gone with it
             self.cancelled = True
-
-    def _set(self, outcome: tuple[bytes, Metadata | None] | Status) -> None:
-        if not self._answer.done():
-            self._answer.set_result(outcome)
 
 
 class PublicStream:
@@ -146,9 +166,11 @@ class PublicTransport(grpc.GenericRpcHandler):
     def __init__(self, settings: TransportSettings) -> None:
         self._settings = settings
         self._loop = asyncio.new_event_loop()
+        self._outbox = Outbox(self._loop)
         self._thread: threading.Thread | None = None
-        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="run")
-        self._pool_threads = settings.threads
+        self._threads = max(settings.threads, 2)  # inference, and the rare calls beside it
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="run")
+        self._pool_threads = self._threads
         self._server: Any = None
         self._ready: Ready = []
         self._handlers: dict[str, Any] = {}
@@ -167,7 +189,7 @@ class PublicTransport(grpc.GenericRpcHandler):
 
     def relieve(self, busy_threads: int) -> None:
         """The loop receives on a thread of its own; the pool's threads are what runs hold up."""
-        wanted = min(self._settings.threads + busy_threads, MAX_THREADS)
+        wanted = min(self._threads + busy_threads, MAX_THREADS)
         if wanted > self._pool_threads:
             old, self._pool = self._pool, ThreadPoolExecutor(wanted, thread_name_prefix="run")
             self._pool_threads = wanted
@@ -208,7 +230,7 @@ class PublicTransport(grpc.GenericRpcHandler):
         return int(port)
 
     async def _infer(self, payload: bytes, context: Any) -> bytes:
-        call = PublicCall(context, self._methods.infer_path, self._loop)
+        call = PublicCall(context, self._methods.infer_path, self._loop, self._outbox)
         self._admit((call, payload))
         return await self._reply(call, context)
 
@@ -229,7 +251,7 @@ class PublicTransport(grpc.GenericRpcHandler):
 
     def _unary(self, path: str, handle: Callable[[Any, bytes], None]) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def behaviour(payload: bytes, context: Any) -> bytes:
-            call = PublicCall(context, path, self._loop)
+            call = PublicCall(context, path, self._loop, self._outbox)
             self._pool.submit(self._run, handle, call, payload)
             return await self._reply(call, context)
 

@@ -1,7 +1,7 @@
 """The transport on the gRPC C-core's completion queue: the only module that touches grpc's private API.
 
-Each polling thread drains every event that is ready, and hands the requests among them over as one batch. A second
-thread polls while the first is inside a run, which releases the GIL. docs/life-of-a-request.md has the figures.
+A polling thread drains every event that is ready, and hands the requests among them over as one batch. One thread is
+the quickest, and others stand in while it is held up in a long run; docs/life-of-a-request.md has the figures.
 """
 
 from __future__ import annotations
@@ -303,7 +303,7 @@ class QueueTransport:
 
     def _poll(self) -> None:
         poll = self._queue.poll
-        take = self._take
+        take = self._take_safely
         infer = self._methods.infer
         while True:
             event = poll()
@@ -313,19 +313,22 @@ class QueueTransport:
             for _ in range(MAX_DRAINED_EVENTS):
                 if event.tag is None:  # nothing more is ready
                     break
-                try:
-                    take(event, ready)
-                except Exception:
-                    log.exception("an event of the completion queue could not be handled")
+                take(event, ready)
                 event = poll(0.0)
             else:
                 if event.tag is not None:
-                    take(event, ready)
+                    self._take_safely(event, ready)
             if ready:
                 try:
                     infer(ready)
                 except Exception:
                     log.exception("a batch of requests could not be handled")
+
+    def _take_safely(self, event: Any, ready: Ready) -> None:
+        try:
+            self._take(event, ready)
+        except Exception:
+            log.exception("an event of the completion queue could not be handled")
 
     def _take(self, event: Any, ready: Ready) -> None:
         tag = event.tag
