@@ -36,6 +36,7 @@ from runtime.versions.version import LoadedVersion
 log = logging.getLogger(__name__)
 
 GC_THRESHOLD = 50_000  # allocations between young collections; Python's 700 is passed several times in one batch
+REFUSE_SECONDS = 0.2  # for clients that are between two requests to hear that the server drains
 SETTLE_SECONDS = 2.0  # for runs to end between two nodes
 TICK_SECONDS = 0.1  # how often runs that nobody waits for are looked for
 
@@ -108,7 +109,7 @@ class Worker:
             self._pipeline.draining = True
             self._health.end_watches()
             self._streams.drain()
-            in_time = self._transport.stop(drain.grace_seconds)
+            in_time = self._transport.stop(self._refuse_new(drain.grace_seconds))
             self._ended.set()
             if not in_time:
                 log.warning(
@@ -127,6 +128,18 @@ class Worker:
             logging.shutdown()
             os._exit(0)
         return 0
+
+    def _refuse_new(self, grace_seconds: float) -> float:
+        """Lets what is in flight finish while new requests are told to go elsewhere; answers what is left of the grace.
+
+        The port closes after it: a call that reaches the C-core in the moment of closing is cancelled without a word.
+        """
+        began = time.monotonic()
+        while (gone := time.monotonic() - began) < grace_seconds:
+            if gone >= REFUSE_SECONDS and not self._pipeline.in_flight:
+                break
+            time.sleep(min(0.01, grace_seconds - gone))
+        return max(grace_seconds - gone, 0.0)
 
     def _end_runs(self) -> bool:
         """Ends what still runs: nobody waits for it. False if it goes on."""

@@ -26,6 +26,11 @@ from runtime.errors import InvalidRequest, Overloaded
 RETRY_AFTER_SECONDS = 0.05
 ROUTE_TRIES = 8  # a version can be retired between the look-up and the lease; eight times in a row is a bug
 
+DRAINING = status_of(
+    Draining("the server is shutting down: it finishes what is in flight and takes nothing new; ask another"),
+    "ModelInfer",
+)
+
 parse = pb.ModelInferRequest.FromString
 
 
@@ -63,6 +68,10 @@ class Pipeline:
         self._routes = Routes(table)
 
     def infer(self, ready: Ready) -> None:
+        if self.draining:
+            for call, _ in ready:
+                call.refuse(DRAINING)
+            return
         ready = self._admit(ready)
         routes = self._routes
         now_ns = time.monotonic_ns()
@@ -131,8 +140,6 @@ class Pipeline:
             ) from None
         target = routes.table.find(message.model_name, message.model_version)
         if target is None:
-            if self.draining:
-                raise Draining("the server is shutting down: it finishes what is in flight and takes nothing new")
             raise routes.table.why_not(message.model_name, message.model_version)
         request = target.decoder.decode(message)
         request.id = message.id

@@ -239,6 +239,7 @@ class QueueTransport:
         self._threads: list[threading.Thread] = []
         self._stopped = threading.Event()
         self._stopping = False
+        self._closed = False
 
     def start(self, methods: Methods) -> int:
         """Raises BindError."""
@@ -262,7 +263,7 @@ class QueueTransport:
     def relieve(self, busy_threads: int) -> None:
         """Keeps at least the configured number of threads polling beside `busy_threads` that are held up in runs."""
         wanted = min(self._settings.threads + busy_threads, MAX_THREADS)
-        while len(self._threads) < wanted and not self._stopping:
+        while len(self._threads) < wanted and not self._closed:
             self._start_thread()
 
     def stop(self, grace_seconds: float) -> bool:
@@ -277,6 +278,7 @@ class QueueTransport:
 
     def close(self) -> None:
         """An answer after it would abort the process, also one to a call that was cancelled."""
+        self._closed = True
         self._queue.shutdown()
         for thread in self._threads:
             thread.join(timeout=5.0)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.wire.decode import Decoder
-from gateway.wire.layout import MAX_LAYOUTS_PER_LENGTH, MAX_LENGTHS, Layouts
+from gateway.wire.layout import MAX_KEYS, MAX_LAYOUTS_PER_KEY, Layouts
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from runtime.batching.request import Request
 from runtime.errors import InvalidRequest
@@ -136,12 +136,12 @@ def test_an_id_that_is_given_twice_is_not_learned() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     layouts: Layouts[str] = Layouts()
     request = Request([b"12345678", b"12345678"], [(1, 2), (1, 2)], (0, 1), 1, "k")
-    for length in range(MAX_LENGTHS + 50):
+    for length in range(MAX_KEYS + 50):
         for outputs in ("y", "z", "yz", "zy", "yy", "zz"):
             message = pb.ModelInferRequest(model_name="m" * (1 + length), raw_input_contents=[b"12345678"] * 2)
             for name in outputs:
                 message.outputs.add(name=name)
             layouts.learn(message.SerializeToString(), request, "t", math.inf)
-    kept = layouts._by_length
-    assert len(kept) <= MAX_LENGTHS
-    assert max(map(len, kept.values())) <= MAX_LAYOUTS_PER_LENGTH
+    kept = layouts._layouts
+    assert len(kept) <= MAX_KEYS
+    assert max(map(len, kept.values())) <= MAX_LAYOUTS_PER_KEY

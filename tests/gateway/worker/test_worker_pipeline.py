@@ -109,12 +109,12 @@ def test_beyond_the_limit_requests_are_refused_with_the_limit_and_counted_nowher
     assert message.startswith("8 requests are in flight in this worker, which is its limit (limits.max_in_flight)")
 
 
-def test_while_it_drains_what_is_served_is_answered_and_what_has_gone_is_unavailable(worker: Worker) -> None:
-    worker.pipeline.draining = True
+def test_while_it_drains_new_requests_are_sent_elsewhere(worker: Worker) -> None:
     assert values(*ask(worker, payload())) == [1.0] * 4
-    worker.order()
+    worker.pipeline.draining = True
     code, message = refusal(*ask(worker, payload()))
     assert (code, message.partition(":")[0]) == (code_pb2.UNAVAILABLE, "the server is shutting down")
+    assert worker.pipeline.in_flight == 0
 
 
 def test_the_earlier_of_the_calls_deadline_and_the_requests_timeout_counts(
