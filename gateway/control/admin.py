@@ -18,7 +18,8 @@ from grpc_reflection.v1alpha import reflection
 
 from gateway import access
 from gateway.config import Config, TlsFiles
-from gateway.control.changes import Actor, Changes, Outcome
+from gateway.control.audit import Actor
+from gateway.control.changes import Changes, Outcome
 from gateway.control.events import Events, ModelChange
 from gateway.control.fleet import Fleet
 from gateway.control.views import ModelView, VersionView, initial_reports, model_views

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway.control.audit import SYSTEM, Actor, audit_entry, describe
 from gateway.control.desired import (
     Candidate,
     choose_versions,
@@ -45,22 +46,11 @@ WORKER_SECONDS = 30.0  # for a first worker to be there
 
 
 @dataclass(frozen=True, slots=True)
-class Actor:
-    """Who asks for a change, from where, and why."""
-
-    name: str
-    peer: str
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     changed: bool
     audit_id: int
     seconds: float
 
-
-SYSTEM = Actor("system", "")
 
 Change = Callable[[], Awaitable[tuple[DesiredModel, DesiredModel | None]]]
 """Answers the model after and before."""
@@ -224,7 +214,7 @@ class Changes:
                     record = await self._audit(action, after, version, actor, "unchanged", "it was already so")
                     self._abandon(model)
                     return Outcome(changed=False, audit_id=record, seconds=time.monotonic() - started)
-                audit = _entry(action, after, version, actor, "done", _describe(after), before)
+                audit = audit_entry(action, after, version, actor, "done", describe(after), before)
                 record = await self._commit(after, before, audit)
             except ServingError as error:
                 tried = tuple(self.preparing(model))
@@ -244,7 +234,7 @@ class Changes:
                 self._under_way -= 1
             await self._sweep()
             seconds = time.monotonic() - started
-            log.info("%s %s by %s done in %.3f s: %s", action, model, actor.name, seconds, _describe(after))
+            log.info("%s %s by %s done in %.3f s: %s", action, model, actor.name, seconds, describe(after))
             return Outcome(changed=True, audit_id=record, seconds=seconds)
 
     async def _load(
@@ -403,8 +393,8 @@ class Changes:
     async def _audit(
         self, action: str, model: DesiredModel, version: int, actor: Actor, outcome: Any, detail: str
     ) -> int:
-        entry = _entry(action, model, version, actor, outcome, detail)
-        return (await asyncio.to_thread(self._store.append_audit, entry)).id
+        made = audit_entry(action, model, version, actor, outcome, detail)
+        return (await asyncio.to_thread(self._store.append_audit, made)).id
 
     def _known(self, model: str) -> DesiredModel:
         found = self.desired.get(model)
@@ -419,31 +409,3 @@ class Changes:
             return NotReady(f"model {model[:128]!r} cannot be looked up: {'; '.join(self.scan.problems)}")
         known = ", ".join(sorted(self.scan.models)[:20]) or "none"
         return NotFound(f"no model {model[:128]!r} in the repository; it has: {known}")
-
-
-def _entry(
-    action: str,
-    model: DesiredModel,
-    version: int,
-    actor: Actor,
-    outcome: Any,
-    detail: str,
-    before: DesiredModel | None = None,
-) -> AuditEntry:
-    """`before` has the digest of a version that `model` no longer has."""
-    if not version and len(model.versions) == 1:
-        version = model.versions[0].version
-    past = before.versions if before is not None else ()
-    digest = {v.version: v.digest for v in (*past, *model.versions)}.get(version, "")
-    return AuditEntry(
-        actor=actor.name, peer=actor.peer, action=action, model=model.name, version=version, digest=digest,
-        outcome=outcome, detail=detail, reason=actor.reason,
-    )  # fmt: skip
-
-
-def _describe(model: DesiredModel) -> str:
-    if not model.served:
-        return "not served"
-    versions = ", ".join(f"{v.version} ({v.digest[:19]})" for v in model.versions)
-    labels = ", ".join(f"{name}={version}" for name, version in sorted(model.labels.items()))
-    return f"serves {versions}; labels {labels or 'none'}; default {model.default_target or 'newest'}"

@@ -9,7 +9,8 @@ import socket
 from pathlib import Path
 
 from gateway.control.admin import AdminServer, AdminUnavailable
-from gateway.control.changes import Actor, Changes
+from gateway.control.audit import Actor
+from gateway.control.changes import Changes
 from gateway.control.events import Events
 from gateway.control.fleet import Fleet
 from gateway.control.views import index_rows

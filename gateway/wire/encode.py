@@ -58,11 +58,10 @@ def encode_strings(elements: Sequence[Any]) -> bytes:
 class Encoder:
     """Encodes the responses of one version."""
 
-    def __init__(self, model: str, version: int, signature: Signature, max_rows: int) -> None:
+    def __init__(self, model: str, version: int, signature: Signature) -> None:
         self._head = field(MODEL_NAME, model.encode()) + field(MODEL_VERSION, str(version).encode())
         self._outputs = signature.outputs
         self._numpy = [BY_NAME[spec.datatype].numpy for spec in signature.outputs]
-        self._merges = max_rows > 0
         self._headers: dict[Any, bytes] = {}
 
     def encode(self, requests: Sequence[Request], answers: Sequence[Array]) -> list[bytes]:

@@ -49,10 +49,6 @@ class Link:
             threading.Thread(target=self._send_forever, name="control link out", daemon=True),
         ]
 
-    @property
-    def connected(self) -> bool:
-        return self._connection is not None
-
     def start(self) -> None:
         for thread in self._threads:
             thread.start()

@@ -31,7 +31,7 @@ class Target:
         configured = version.manifest.batching.max_batch_size
         self.version = version
         self.decoder = Decoder(version.signature, version.max_rows, configured or 0)
-        self._encoder = Encoder(version.model, version.version, version.signature, version.max_rows)
+        self._encoder = Encoder(version.model, version.version, version.signature)
         self._headers = ((VERSION_HEADER, str(version.version)), (DIGEST_HEADER, version.digest))
         self._counters = counters
         self._on_done = on_done

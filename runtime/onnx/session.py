@@ -33,7 +33,6 @@ OPTIMIZATION = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 EXECUTION = {"sequential": ort.ExecutionMode.ORT_SEQUENTIAL, "parallel": ort.ExecutionMode.ORT_PARALLEL}
-SOURCE_LINE = re.compile(r"\S*/onnxruntime_src/[^)]*\)(?: const)?\s*|\b\w+\.(?:cc|h):\d+ ")
 """File, line and C++ function of ONNX Runtime, which it puts into its messages."""
 SOURCE_PLACE = re.compile(  # file:line and the C++ function, as ONNX Runtime's checks put before their words
     r"/\S+\.(?:cc|h|hpp|cpp):\d+ .*?\)(?:::<lambda\([^)]*\)>)?(?: const)?(?: \[with [^\]]*\])? "

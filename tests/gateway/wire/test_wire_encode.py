@@ -65,7 +65,7 @@ def test_each_request_gets_its_rows_of_each_output_in_the_order_asked_for(
     whole = [draw(rng, BY_NAME[outputs[i][0]].numpy, (total, *outputs[i][1])) for i in chosen]
     if data.draw(st.booleans(), label="in Fortran order"):
         whole = [np.asfortranarray(array) for array in whole]
-    encoder = Encoder("a model", 12, made, max_rows=8)
+    encoder = Encoder("a model", 12, made)
     requests = [request(rows, chosen, request_id) for rows, request_id in splits]
     start = 0
     for one, response in zip(requests, encoder.encode(requests, whole), strict=True):
@@ -80,13 +80,13 @@ def test_a_request_alone_gets_the_whole_answer_of_any_shape(
 ) -> None:
     made = Signature((), (TensorSpec("y", datatype, tuple(shape)),))
     array = draw(np.random.default_rng(seed), BY_NAME[datatype].numpy, tuple(shape))
-    (response,) = Encoder("m", 1, made, max_rows=0).encode([request(1, (0,), request_id)], [array])
+    (response,) = Encoder("m", 1, made).encode([request(1, (0,), request_id)], [array])
     assert pb.ModelInferResponse.FromString(response) == plain("m", 1, request_id, made, [(0, array)])
 
 
 def test_the_cache_of_headers_is_bounded_and_never_answers_with_another_shape() -> None:
     made = Signature((), (TensorSpec("y", "UINT8", (ANY, ANY)),))
-    encoder = Encoder("m", 1, made, max_rows=0)
+    encoder = Encoder("m", 1, made)
     for width in [*range(encode.MAX_CACHED_HEADERS + 50), 3, 7]:
         array = np.zeros((1, width), np.uint8)
         (response,) = encoder.encode([request(1, (0,), "")], [array])
