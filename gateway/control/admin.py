@@ -50,21 +50,11 @@ class AdminUnavailable(OSError):
 
 
 class AdminServer:
-    def __init__(
-        self,
-        orders: Spawn,
-        changes: Changes,
-        fleet: Fleet,
-        store: Store,
-        events: Events,
-        statistics: StatisticsReader,
-        readiness: Callable[[], str],
-    ) -> None:
-        config = orders.config
+    def __init__(self, config: Config, service: AdminService) -> None:
         self._config = config
         self._token = config.admin_token()
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 1)])
-        self._service = AdminService(orders, changes, fleet, store, events, statistics, readiness)
+        self._service = service
         self._health = health.aio.HealthServicer()
 
     async def start(self, address: str) -> None:

@@ -8,7 +8,7 @@ import signal
 import socket
 from pathlib import Path
 
-from gateway.control.admin import AdminServer, AdminUnavailable
+from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
 from gateway.control.events import Events
@@ -56,9 +56,10 @@ class Control:
         listener.setblocking(False)
         self._fleet = Fleet(listener, self._on_report, self._on_request)
         self._changes.fleet = self._fleet
-        self._admin = AdminServer(
+        service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, self.not_ready_because
         )
+        self._admin = AdminServer(config, service)
         self._web = WebServer(orders, self._changes, self._fleet, statistics, self.not_ready_because)
         self._started = False
         self._failed = False

@@ -1,7 +1,7 @@
 """The transport on the gRPC C-core's completion queue: the only module that touches grpc's private API.
 
 A polling thread drains every event that is ready, and hands the requests among them over as one batch. One thread is
-the quickest, and others stand in while it is held up in a long run; docs/life-of-a-request.md has the figures.
+the quickest, and others stand in while it is held up in a long run; docs/life-of-a-request.md says why.
 """
 
 from __future__ import annotations
