@@ -1,0 +1,178 @@
+"""What happens to records once they are packed: counted into series, copied into the ring, published.
+
+One call for all requests of a run, after their replies.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import from_dtype, int64, types, uint64, void
+
+from runtime.kernels import fence, inline, kernel
+from runtime.shm.record import OFFSETS, RECORD
+from runtime.shm.ring import DROPPED_OTHER, DROPPED_SAMPLED, RELEASED, WRITTEN
+from runtime.shm.series import (
+    CLASSIC_AT,
+    CLASSIC_SECONDS,
+    COUNTERS,
+    COUNTERS_AT,
+    DURATION_AT,
+    EXEMPLAR_WORDS,
+    EXEMPLARS_AT,
+    PER_OCTAVE,
+    QUEUE_AT,
+    ROWS_AT,
+    ROWS_BUCKETS,
+    RUN_AT,
+    SEQUENCE,
+    TIME_BUCKETS,
+    bounds_rows,
+    bounds_seconds,
+)
+
+KEEP_NONE, KEEP_SAMPLED, KEEP_ERRORS, KEEP_ALL = 0, 1, 2, 4
+"""What goes into the ring, as bits; the series count every request all the same."""
+
+SAMPLED = 1  # of trace_flags
+TIME_BOUNDS = bounds_seconds() * 1e9  # ns
+ROWS_BOUNDS = bounds_rows()
+CLASSIC_BOUNDS = np.array(CLASSIC_SECONDS) * 1e9
+
+_AT = {name: COUNTERS_AT + index for index, name in enumerate(COUNTERS)}
+REQUESTS, ROWS, BYTES_IN, BYTES_OUT = _AT["requests"], _AT["rows"], _AT["bytes_in"], _AT["bytes_out"]
+DURATION, SHORTEST, LONGEST = _AT["duration_ns"], _AT["duration_min_ns"], _AT["duration_max_ns"]
+QUEUE, RUN, RUNS, RUN_ROWS, RAN = _AT["queue_ns"], _AT["run_ns"], _AT["runs"], _AT["run_rows"], _AT["ran_requests"]
+DURATION_ZERO, QUEUE_ZERO, RUN_ZERO, ROWS_ZERO = (
+    _AT["duration_zero"], _AT["queue_zero"], _AT["run_zero"], _AT["rows_zero"],
+)  # fmt: skip
+TRACE_AT, SPAN_AT, RUN_ID_AT = OFFSETS["trace_id"] // 8, OFFSETS["span_id"] // 8, OFFSETS["run_id"] // 8
+
+
+_RECORDS = types.Array(from_dtype(RECORD), 1, "C")
+_WORDS = types.Array(uint64, 1, "C")
+_ROWS = types.Array(uint64, 2, "C")
+_TIME_LAST, _ROWS_LAST = TIME_BUCKETS - 1, ROWS_BUCKETS - 1
+
+
+@inline
+def _bucket(value, bounds, last):  # type: ignore[no-untyped-def]
+    """k with bounds[k] < value <= bounds[k + 1]; -1 at or below the first bound, `last` beyond the last."""
+    if value <= bounds[0]:
+        return -1
+    k = min(max(int(math.ceil(math.log2(value / bounds[0]) * PER_OCTAVE)) - 1, 0), last)  # noqa: RUF046
+    while k > 0 and value <= bounds[k]:  # the logarithm is rounded; the bounds decide
+        k -= 1
+    while k < last and value > bounds[k + 1]:
+        k += 1
+    return k
+
+
+@inline
+def _same_run(left, right):  # type: ignore[no-untyped-def]
+    """Runs are told apart by their ids; zeros: it did not run."""
+    some = False
+    for byte in range(8):
+        if left.run_id[byte] != right.run_id[byte]:
+            return False
+        some = some or left.run_id[byte] != 0
+    return some
+
+
+@kernel(void(_RECORDS, _ROWS, int64, _WORDS, _ROWS, _WORDS, _RECORDS, int64))
+def publish(records, words, count, header, series, ring_words, ring, keep):  # type: ignore[no-untyped-def]
+    """Counts `count` records and puts those that `keep` asks for into the ring.
+
+    records: RECORD[>= count], with words: uint64[., RECORD_BYTES / 8], the same memory; requests of one run next to
+    each other. header: uint64[8] and series: uint64[MAX_SERIES, SERIES_WORDS] of the page; ring_words: uint64[WORDS]
+    and ring: RECORD[capacity]. One writer at a time: the caller holds its lock.
+    """
+    one = uint64(1)
+    capacity = uint64(len(ring))
+    written = ring_words[WRITTEN]
+    released = ring_words[RELEASED]
+    header[SEQUENCE] += one
+    fence()
+    for i in range(count):
+        record = records[i]
+        row = series[record.series]
+        duration = record.replied_ns
+        row[REQUESTS] += one
+        row[ROWS] += record.rows
+        row[BYTES_IN] += record.bytes_in
+        row[BYTES_OUT] += record.bytes_out
+        row[DURATION] += duration
+        if row[SHORTEST] == 0 or duration < row[SHORTEST]:
+            row[SHORTEST] = duration
+        row[LONGEST] = max(row[LONGEST], duration)
+        k = _bucket(float(duration), TIME_BOUNDS, _TIME_LAST)
+        if k < 0:
+            row[DURATION_ZERO] += one
+        else:
+            row[DURATION_AT + k] += one
+        classic = np.searchsorted(CLASSIC_BOUNDS, float(duration))
+        row[CLASSIC_AT + classic] += one
+        sampled = record.trace_flags & SAMPLED
+        if sampled:
+            exemplar = EXEMPLARS_AT + classic * EXEMPLAR_WORDS
+            row[exemplar] = words[i, TRACE_AT]
+            row[exemplar + 1] = words[i, TRACE_AT + 1]
+            row[exemplar + 2] = words[i, SPAN_AT]
+            row[exemplar + 3] = duration
+            row[exemplar + 4] = record.received_unix_ns + duration
+        if record.ran_ns:
+            queued = record.started_ns - record.decoded_ns
+            run = record.ran_ns - record.started_ns
+            row[RAN] += one
+            row[QUEUE] += queued
+            k = _bucket(float(queued), TIME_BOUNDS, _TIME_LAST)
+            if k < 0:
+                row[QUEUE_ZERO] += one
+            else:
+                row[QUEUE_AT + k] += one
+            if i == 0 or words[i, RUN_ID_AT] != words[i - 1, RUN_ID_AT]:
+                row[RUNS] += one
+                row[RUN_ROWS] += record.run_rows
+                row[RUN] += run
+                k = _bucket(float(run), TIME_BOUNDS, _TIME_LAST)
+                if k < 0:
+                    row[RUN_ZERO] += one
+                else:
+                    row[RUN_AT + k] += one
+                k = _bucket(float(record.run_rows), ROWS_BOUNDS, _ROWS_LAST)
+                if k < 0:
+                    row[ROWS_ZERO] += one
+                else:
+                    row[ROWS_AT + k] += one
+        if keep & KEEP_ALL or (keep & KEEP_SAMPLED and sampled) or (keep & KEEP_ERRORS and record.code):
+            if written - released >= capacity:
+                ring_words[DROPPED_SAMPLED if sampled else DROPPED_OTHER] += one
+            else:
+                ring[int64(written % capacity)] = record
+                written += one
+    fence()
+    header[SEQUENCE] += one
+    ring_words[WRITTEN] = written
+
+
+@kernel(void())
+def acquire():  # type: ignore[no-untyped-def]
+    """Between reading how much has been published and reading it."""
+    fence()
+
+
+@kernel(int64(_RECORDS, int64, int64, int64))
+def cut_at_run(ring, start, count, most):  # type: ignore[no-untyped-def]
+    """The largest number up to `most` of records from `start` that ends no run in its middle, of `count` that there
+    are; where the first run is longer than `most`, the whole of it."""
+    capacity = len(ring)
+    cut = most
+    while cut > 0 and _same_run(ring[(start + cut - 1) % capacity], ring[(start + cut) % capacity]):
+        cut -= 1
+    if cut > 0:
+        return cut
+    cut = most
+    while cut < count and _same_run(ring[(start + cut - 1) % capacity], ring[(start + cut) % capacity]):
+        cut += 1
+    return cut

@@ -1,0 +1,277 @@
+"""What a worker has measured, per series: counts, sums and histograms that only this worker writes.
+
+A series is a model, a served version, a variant, a gRPC code and, for refusals, their reason.
+
+    header, 64 bytes                     series, SERIES_WORDS u64 each
+    ┌──────────┬────────────┬─────────┐  ┌──────────────────────────────────────────────────────────────┐
+    │ magic 8s │ layout u32 │ u32     │  │ identity: model 128s, variant 64s, reason 48s,               │
+    ├──────────┴─────┬──────┴─────────┤  │           version i64, code u64                  32 words    │
+    │ sequence u64   │ used u64       │  │ counters                                         COUNTERS    │
+    │ lost u64       │                │  │ duration, by classic bounds                      CLASSIC + 1 │
+    └────────────────┴────────────────┘  │ exemplars, one for each of these                 x 6 words   │
+                                         │ exponential histograms: duration, queue, run, rows of a run  │
+                                         └──────────────────────────────────────────────────────────────┘
+Little-endian. `sequence` is odd while a batch is being added; a reader copies until it sees the same even number
+before and after. The page outlives its worker, so no total ever falls. Series 0 takes what finds no room.
+
+Histograms are base-2 exponential ones of scale SCALE (OpenTelemetry's data model, "Exponential Histogram"): bucket k
+counts values in (2^((o+k)/16), 2^((o+k+1)/16)], with o the histogram's offset. A quantile read from them is within
+(2^(1/16) - 1) / (2^(1/16) + 1) = 2.17 % of the exact one. Values at or below the first bound are in `zero`.
+Durations are in seconds (2^-20 s = 0.95 µs to 2^12 s), rows in rows.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.shm.segment import Segment
+
+MAGIC = b"DGSERIES"
+LAYOUT_VERSION = 1
+HEADER = struct.Struct("<8sII")
+HEADER_BYTES = 64
+SEQUENCE, USED, LOST = 2, 3, 4  # words of the header
+MAX_SERIES = 1024
+
+IDENTITY = struct.Struct("<128s64s48sqQ")
+COUNTERS = (
+    "requests",
+    "rows",
+    "bytes_in",
+    "bytes_out",
+    "duration_ns",
+    "duration_min_ns",
+    "duration_max_ns",
+    "queue_ns",
+    "run_ns",
+    "runs",
+    "run_rows",
+    "queue_zero",
+    "run_zero",
+    "duration_zero",
+    "rows_zero",
+    "ran_requests",
+)
+CLASSIC_SECONDS = (
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+)  # fmt: skip
+"""Upper bounds of the classic buckets, for Prometheus; the last bucket, beyond them, is +Inf."""
+
+EXEMPLAR_WORDS = 6  # trace id 2, span id 1, duration ns, unix ns, spare
+SCALE = 4
+PER_OCTAVE = 1 << SCALE
+TIME_OFFSET = -20 * PER_OCTAVE
+TIME_BUCKETS = 32 * PER_OCTAVE
+ROWS_OFFSET = -PER_OCTAVE
+ROWS_BUCKETS = 32 * PER_OCTAVE
+
+IDENTITY_WORDS = IDENTITY.size // 8
+COUNTERS_AT = IDENTITY_WORDS
+CLASSIC_AT = COUNTERS_AT + len(COUNTERS)
+EXEMPLARS_AT = CLASSIC_AT + len(CLASSIC_SECONDS) + 1
+DURATION_AT = EXEMPLARS_AT + (len(CLASSIC_SECONDS) + 1) * EXEMPLAR_WORDS
+QUEUE_AT = DURATION_AT + TIME_BUCKETS
+RUN_AT = QUEUE_AT + TIME_BUCKETS
+ROWS_AT = RUN_AT + TIME_BUCKETS
+SERIES_WORDS = ROWS_AT + ROWS_BUCKETS
+PAGE_BYTES = HEADER_BYTES + MAX_SERIES * SERIES_WORDS * 8
+
+QUICK_TRIES = 100
+NAPS = 250
+NAP_SECONDS = 0.0002
+
+Words = npt.NDArray[np.uint64]
+
+
+class PageMismatch(RuntimeError):
+    """The segment was made by another version of this program, or is not a page of series."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SeriesKey:
+    """`version` 0 and `model` "": the request never reached a version. `reason`: of a refusal, else ""."""
+
+    model: str
+    version: int
+    variant: str
+    code: int
+    reason: str
+
+
+OVERFLOW = SeriesKey("", 0, "overflow", 0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """`bucket`: of the classic ones."""
+
+    bucket: int
+    trace_id: bytes
+    span_id: bytes
+    duration_seconds: float
+    unix_ns: int
+
+
+@dataclass(slots=True)
+class Series:
+    """Totals since the gateway started. The arrays are uint64, of the sizes and offsets in this module."""
+
+    key: SeriesKey
+    counters: dict[str, int]
+    classic: Words
+    duration: Words
+    queue: Words
+    run: Words
+    run_rows: Words
+    exemplars: list[Exemplar] = field(default_factory=list)
+
+    def add(self, other: Series) -> None:
+        """Exact: bounds are fixed, so the sum is what one worker would have counted."""
+        for name, value in other.counters.items():
+            if name == "duration_min_ns":
+                self.counters[name] = min(filter(None, (self.counters[name], value)), default=0)
+            elif name == "duration_max_ns":
+                self.counters[name] = max(self.counters[name], value)
+            else:
+                self.counters[name] += value
+        for mine, theirs in (
+            (self.classic, other.classic),
+            (self.duration, other.duration),
+            (self.queue, other.queue),
+            (self.run, other.run),
+            (self.run_rows, other.run_rows),
+        ):
+            mine += theirs
+        newest = {exemplar.bucket: exemplar for exemplar in self.exemplars}
+        for exemplar in other.exemplars:
+            if exemplar.bucket not in newest or newest[exemplar.bucket].unix_ns < exemplar.unix_ns:
+                newest[exemplar.bucket] = exemplar
+        self.exemplars = [newest[bucket] for bucket in sorted(newest)]
+
+
+def bounds_seconds() -> npt.NDArray[np.float64]:
+    """float64[TIME_BUCKETS + 1]: bucket k of a time histogram is (bounds[k], bounds[k + 1]] seconds."""
+    return np.exp2((TIME_OFFSET + np.arange(TIME_BUCKETS + 1)) / PER_OCTAVE)
+
+
+def bounds_rows() -> npt.NDArray[np.float64]:
+    return np.exp2((ROWS_OFFSET + np.arange(ROWS_BUCKETS + 1)) / PER_OCTAVE)
+
+
+def create_series_page(name: str) -> Segment:
+    segment = Segment.create(name, PAGE_BYTES)
+    HEADER.pack_into(segment.buffer, 0, MAGIC, LAYOUT_VERSION, MAX_SERIES)
+    return segment
+
+
+def map_page(segment: Segment) -> tuple[Words, Words]:
+    """uint64[8], the header; uint64[MAX_SERIES, SERIES_WORDS]. Raises PageMismatch."""
+    magic, layout, series = HEADER.unpack_from(segment.buffer, 0)
+    if (magic, layout, series, segment.size_bytes) != (MAGIC, LAYOUT_VERSION, MAX_SERIES, PAGE_BYTES):
+        raise PageMismatch(
+            f"expected a page of series of layout {LAYOUT_VERSION} and {PAGE_BYTES} bytes, "
+            f"got {magic!r} layout {layout}, {segment.size_bytes} bytes"
+        )
+    header = np.frombuffer(segment.buffer, np.uint64, HEADER_BYTES // 8)
+    rows = np.frombuffer(segment.buffer, np.uint64, MAX_SERIES * SERIES_WORDS, HEADER_BYTES)
+    return header, rows.reshape(MAX_SERIES, SERIES_WORDS)
+
+
+class SeriesWriter:
+    """Hands out the rows of a page to its one writer. Not thread-safe; the counting is in runtime/shm/publish.py."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.header, self.rows = map_page(segment)
+        self.header[SEQUENCE] += self.header[SEQUENCE] & np.uint64(1)  # a writer before may have been killed half-way
+        self._numbers: dict[SeriesKey, int] = {}
+        if not self.header[USED]:
+            self._write(0, OVERFLOW)
+        for number in range(int(self.header[USED])):
+            self._numbers[_key_of(self.rows[number])] = number
+
+    def number(self, key: SeriesKey) -> int:
+        """The same row for the same key, over restarts too; 0, which is `OVERFLOW`, when the page is full."""
+        known = self._numbers.get(key)
+        if known is not None:
+            return known
+        number = int(self.header[USED])
+        if number >= MAX_SERIES:
+            self.header[LOST] += np.uint64(1)
+            return 0
+        self._write(number, key)
+        self._numbers[key] = number
+        return number
+
+    def _write(self, number: int, key: SeriesKey) -> None:
+        identity = IDENTITY.pack(
+            key.model.encode()[:128], key.variant.encode()[:64], key.reason.encode()[:48], key.version, key.code
+        )
+        self.rows[number, :IDENTITY_WORDS] = np.frombuffer(identity, np.uint64)
+        self.header[USED] = number + 1
+
+
+class SeriesReader:
+    """Reads the pages of all workers and adds them up."""
+
+    def __init__(self, segments: Iterable[Segment]) -> None:
+        self._pages = [map_page(segment) for segment in segments]
+
+    def totals(self) -> list[Series]:
+        """Over all workers, in the order of their keys; series that nothing has been counted in are left out."""
+        totals: dict[SeriesKey, Series] = {}
+        for header, rows in self._pages:
+            for row in _consistent_copy(header, rows):
+                series = _series(row)
+                if not series.counters["requests"]:
+                    continue
+                if series.key in totals:
+                    totals[series.key].add(series)
+                else:
+                    totals[series.key] = series
+        return [totals[key] for key in sorted(totals)]
+
+    def lost(self) -> int:
+        """Series that found no room: what they count is in `OVERFLOW`."""
+        return sum(int(header[LOST]) for header, _ in self._pages)
+
+
+def _consistent_copy(header: Words, rows: Words) -> Words:
+    """A writer killed in mid-write leaves `sequence` odd: the last copy is taken as it is."""
+    for attempt in range(QUICK_TRIES + NAPS):
+        before = int(header[SEQUENCE])
+        copy = rows[: int(header[USED])].copy()
+        if before % 2 == 0 and int(header[SEQUENCE]) == before:
+            break
+        if attempt >= QUICK_TRIES:
+            time.sleep(NAP_SECONDS)
+    return copy
+
+
+def _key_of(row: Words) -> SeriesKey:
+    model, variant, reason, version, code = IDENTITY.unpack(row[:IDENTITY_WORDS].tobytes())
+    texts = [text.rstrip(b"\0").decode("utf-8", "replace") for text in (model, variant, reason)]
+    return SeriesKey(texts[0], version, texts[1], code, texts[2])
+
+
+def _series(row: Words) -> Series:
+    exemplars = []
+    for bucket, words in enumerate(row[EXEMPLARS_AT:DURATION_AT].reshape(-1, EXEMPLAR_WORDS)):
+        if words[4]:
+            ids = words[:3].tobytes()
+            exemplars.append(Exemplar(bucket, ids[:16], ids[16:], int(words[3]) * 1e-9, int(words[4])))
+    return Series(
+        key=_key_of(row),
+        counters={name: int(row[COUNTERS_AT + index]) for index, name in enumerate(COUNTERS)},
+        classic=row[CLASSIC_AT:EXEMPLARS_AT],
+        duration=row[DURATION_AT:QUEUE_AT],
+        queue=row[QUEUE_AT:RUN_AT],
+        run=row[RUN_AT:ROWS_AT],
+        run_rows=row[ROWS_AT:SERIES_WORDS],
+        exemplars=exemplars,
+    )
