@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from generator import bounds, cli, configuration, errors, manifest, metrics, protos, versions
+from generator import bounds, cli, configuration, errors, events, manifest, metrics, protos, versions
 
 DOCS = Path(__file__).resolve().parent
 
@@ -24,6 +24,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/admin-api.md": protos.admin_page,
     "reference/inference-api.md": protos.inference_page,
     "reference/metrics.md": metrics.page,
+    "reference/events.md": events.page,
+    "reference/telemetry-attributes.md": metrics.attributes_page,
     "reference/errors.md": errors.page,
     "reference/versions.md": versions.page,
 }

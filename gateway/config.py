@@ -108,6 +108,55 @@ class Restart(_Section):
     max_seconds: float = Field(10, ge=0.1, le=600, description="The longest wait.")
 
 
+class Telemetry(_Section):
+    """What is recorded of requests, and where it goes. OTEL_* variables, here or in the environment, set the export."""
+
+    enabled: bool = Field(
+        True, description="Record requests; off leaves the counts of ModelStatistics and nothing else."
+    )
+    ring_records: int = Field(
+        32_768,
+        ge=1024,
+        le=4_194_304,
+        description="Request records, 384 bytes each, that a worker keeps until they are exported; more are dropped.",
+    )
+    respond_with_context: bool = Field(
+        True, description="Replies carry traceparent, so that a caller can name the trace of its request."
+    )
+    access_log: Literal["off", "errors", "sampled", "all"] = Field(
+        "off", description="One line per request on standard output: of failures, of a sample and failures, or of all."
+    )
+    access_log_ratio: float = Field(0.01, ge=0, le=1, description="The share of requests that `sampled` shows.")
+    metadata_attributes: tuple[str, ...] = Field(
+        (), max_length=16, description="Request metadata keys that spans carry as rpc.request.metadata.<key>."
+    )
+    baggage_attributes: tuple[str, ...] = Field(
+        (), max_length=16, description="Baggage members that spans carry as driftgate.baggage.<name>."
+    )
+    otel: dict[str, str] = Field(
+        {}, description="OTEL_* variables, as OTEL_EXPORTER_OTLP_ENDPOINT; those of the environment go first."
+    )
+
+    @field_validator("otel", mode="before")
+    @classmethod
+    def _otel_names(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            wrong = [str(name) for name in value if not str(name).startswith("OTEL_")]
+            if wrong:
+                raise ValueError(f"expected names that begin with OTEL_, got {', '.join(wrong)}")
+            return {str(name): _as_text(item) for name, item in value.items()}
+        return value
+
+    def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """`otel` with the environment's OTEL_* variables over it."""
+        return self.otel | {name: value for name, value in environment.items() if name.startswith("OTEL_")}
+
+
+def _as_text(value: Any) -> str:
+    """YAML's true and 5000 as an environment would hold them."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class Config(_Section):
     """All settings of `driftgate serve`."""
 
@@ -134,6 +183,7 @@ class Config(_Section):
     drain: Drain = Field(Drain(), description="How SIGTERM ends the gateway.")
     repository: RepositorySettings = Field(RepositorySettings(), description="Reading model directories.")
     restart: Restart = Field(Restart(), description="Restarting crashed processes.")
+    telemetry: Telemetry = Field(Telemetry(), description="Records of requests, and their export.")
     threads: int = Field(
         1, ge=1, le=64, description="Receiving threads per worker; others stand in while one is held up in a long run."
     )

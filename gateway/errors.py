@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -91,28 +92,39 @@ CODES: tuple[tuple[type[ServingError], int], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a client gets instead of an answer. `trailers` carry the details (google.rpc.Status)."""
+    """What a client gets instead of an answer.
+
+    `trailers` carry the details (google.rpc.Status); `reason` is that of its ErrorInfo.
+    """
 
     code: int
     message: str
-    trailers: tuple[tuple[str, bytes], ...] = ()
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
+    reason: str = ""
 
     def details(self) -> bytes:
         """The serialized google.rpc.Status, b"" if there is none."""
-        return dict(self.trailers).get(STATUS_DETAILS, b"")
+        found = dict(self.trailers).get(STATUS_DETAILS, b"")
+        return found if isinstance(found, bytes) else b""
+
+    def with_trailers(self, more: tuple[tuple[str, str], ...]) -> Status:
+        return replace(self, trailers=(*self.trailers, *more)) if more else self
 
 
-def status_of(error: BaseException, where: str) -> Status:
-    """Never shows more than a ServingError's message; an unforeseen error is logged under a reference."""
+def status_of(error: BaseException, where: str, log_fields: Mapping[str, str] | None = None) -> Status:
+    """Never shows more than a ServingError's message.
+
+    An unforeseen error is logged under a reference, with `log_fields`.
+    """
     if not isinstance(error, ServingError):
         reference = secrets.token_hex(8)
-        log.error("internal error %s in %s", reference, where, exc_info=error)
+        log.error("internal error %s in %s", reference, where, exc_info=error, extra=log_fields)
         return _status(code_pb2.INTERNAL, f"internal error, reference {reference}", "INTERNAL", error)
     code = next((code for kind, code in CODES if isinstance(error, kind)), code_pb2.INTERNAL)
     message = error.message
     if code == code_pb2.INTERNAL:
         reference = secrets.token_hex(8)
-        log.error("%s failed, reference %s: %s %s", where, reference, error.message, error.detail)
+        log.error("%s failed, reference %s: %s %s", where, reference, error.message, error.detail, extra=log_fields)
         message = f"{error.message}: {where}, reference {reference}"
     return _status(code, _shorten(message), error.reason, error)
 
@@ -134,7 +146,7 @@ def _status(code: int, message: str, reason: str, error: BaseException) -> Statu
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=message)
         details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
     packed = status_pb2.Status(code=code, message=message, details=details).SerializeToString()
-    return Status(code, message, ((STATUS_DETAILS, packed),))
+    return Status(code, message, ((STATUS_DETAILS, packed),), reason)
 
 
 def _pack(message: error_details_pb2.ErrorInfo) -> any_pb2.Any:

@@ -24,9 +24,18 @@ WORKER_ENVIRONMENT = {
 }
 
 
+CONTROL_ENVIRONMENT = {
+    # The C-core writes a line of its own for each connection that fails, beside and unlike the log's; what it says, the
+    # exporter's log says once.
+    "GRPC_VERBOSITY": "NONE",
+}
+
+
 class Spawn(BaseModel):
-    """A child's orders. File descriptors are inherited: `page_fds` are the statistics pages of all workers, `tally_fd`
-    the counts of restarts (workers, then control); `listener_fd` and `http_fd` are control's alone.
+    """A child's orders. File descriptors are inherited: `page_fds` are the statistics pages of all workers,
+    `series_fds` their series pages and `ring_fds` their rings of request records (a worker gets its own of these two),
+    `export_fd` the counts of what was exported, `tally_fd` those of restarts (workers, then control); `export_fd`,
+    `listener_fd` and `http_fd` are control's alone.
 
     `index` is a worker's number, -1 for control.
     """
@@ -38,6 +47,9 @@ class Spawn(BaseModel):
     parent_pid: int
     link_address: str
     page_fds: tuple[int, ...]
+    series_fds: tuple[int, ...]
+    ring_fds: tuple[int, ...]
+    export_fd: int
     tally_fd: int
     listener_fd: int
     http_fd: int
@@ -45,6 +57,7 @@ class Spawn(BaseModel):
     admin_address: str
     state_dir: str
     started_at_seconds: float
+    instance_id: str
 
 
 @dataclass(slots=True)

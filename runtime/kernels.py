@@ -1,54 +1,107 @@
 """The one place where numba compiles: explicit signatures, at import, kept on disk for the next process.
 
-The compiled code goes beside the sources or, where these cannot be written, into the user's cache directory
-(NUMBA_CACHE_DIR names another). Where neither can be written, each process compiles anew, and says so.
+The compiled code goes into a folder named by a digest of the sources that kernels draw on:
+numba itself would notice a change of the kernel's own file only, and not of a constant or a helper that it imports. The
+folder is beside the sources or, where these cannot be written, in the user's cache directory (NUMBA_CACHE_DIR names
+another). Where none can be written, each process compiles anew, and says so.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numba
-from numba.core import types
+from numba.core import config, types
 from numba.extending import intrinsic
 
 log = logging.getLogger(__name__)
 
-F = TypeVar("F", bound=Callable[..., Any])
+ROOT = Path(__file__).resolve().parent
+SOURCES = ("kernels.py", "shm/*.py", "sketch/*.py", "../gateway/telemetry/span*.py")
+FOLDER = "kernels-"
+KEPT = 4  # folders of earlier sources beside the present one
+
+Kernel = Callable[..., Any]
 
 
-def kernel(*signatures: Any, nogil: bool = False) -> Callable[[F], F]:
-    """Compiles for `signatures` when the module is imported. No Python objects, no exceptions: indices are checked by
-    the shell that calls it."""
+def kernel(*signatures: Any, nogil: bool = False) -> Callable[[Kernel], Any]:
+    """Compiles for `signatures` when the module is imported.
 
-    def compile_(function: F) -> F:
+    A kernel takes no Python objects and raises nothing: indices are checked by the shell that calls it.
+    """
+
+    def compile_(function: Kernel) -> Any:
+        njit: Any = numba.njit
         options = {"nogil": nogil, "boundscheck": False, "error_model": "numpy"}
         try:
-            compiled: F = numba.njit(list(signatures), cache=True, **options)(function)
+            return njit(list(signatures), cache=True, **options)(function)
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
             log.warning("%s is compiled anew at each start: %s; set NUMBA_CACHE_DIR", function.__name__, error)
-            compiled = numba.njit(list(signatures), **options)(function)
-        return compiled
+            return njit(list(signatures), **options)(function)
 
     return compile_
 
 
-def inline(function: F) -> F:
+def inline(function: Kernel) -> Any:
     """A helper of kernels, compiled into each of them."""
-    compiled: F = numba.njit(inline="always", error_model="numpy", boundscheck=False)(function)
-    return compiled
+    return numba.njit(inline="always", error_model="numpy", boundscheck=False)(function)
 
 
-@intrinsic
-def fence(_context: Any) -> Any:
-    """Nothing moves across it, in the compiler or the processor: what was written before is seen before."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+def _fence(_context: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
         builder.fence("seq_cst")
-        return _context.get_dummy_value()
+        return context.get_dummy_value()
 
     return types.none(), generate
+
+
+fence: Any = intrinsic(_fence)
+"""In a kernel: nothing moves across it, in the compiler or the processor: what was written before is seen before."""
+
+
+def _digest() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for pattern in SOURCES:
+        for file in sorted(ROOT.glob(pattern)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _places() -> Iterator[Path]:
+    if named := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(named)
+        return
+    yield ROOT / "__pycache__"
+    yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "driftgate"
+
+
+def _choose_folder() -> Path | None:
+    """The first place that can be written to; older folders there are removed, as far as they can be."""
+    name = FOLDER + _digest()
+    for place in _places():
+        folder = place / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except (OSError, RuntimeError):  # RuntimeError: there is no home
+            continue
+        earlier = sorted(place.glob(FOLDER + "*"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in [path for path in earlier if path != folder][KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+        return folder
+    return None
+
+
+_folder = _choose_folder()
+if _folder is not None:
+    config.CACHE_DIR = str(_folder)

@@ -16,7 +16,7 @@ from runtime.batching import runner
 from runtime.onnx import warmup
 from runtime.repository import document, graph, manifest, source
 from runtime.repository import layout as repository_layout
-from runtime.shm import statistics
+from runtime.shm import series, statistics
 from runtime.versions import manager
 
 HEADERS = ("bound", "value", "set by", "at the bound")
@@ -175,6 +175,12 @@ def models() -> str:
             number(statistics.SLOTS),
             FIXED,
             "the version is served but not counted; `driftgate_statistics_lost_versions_total` counts it",
+        ),
+        (
+            "combinations of model, version, variant, code and reason that a worker counts apart, since the start",
+            number(series.MAX_SERIES),
+            FIXED,
+            "further ones are counted together, under `otel.metric.overflow`",
         ),
         (
             "batch sizes of a version with statistics of their own",

@@ -1,53 +1,97 @@
-"""docs/reference/metrics.md, from what the collector of /metrics yields for a gateway with one model."""
+"""docs/reference/metrics.md and telemetry-attributes.md, from metrics.yaml and the attribute keys."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
+from gateway.telemetry.conventions import ATTRIBUTES, EVENT, METRIC, RUN_SPAN, SCHEMA_URL, SPAN
+from gateway.telemetry.instruments import Instrument, Kind, instruments, load
+from gateway.telemetry.prometheus import label_name, sample_name
+from gateway.telemetry.quantiles import relative_error
+from generator.markdown import NOTHING, code, heading, number, sentence, table
+from runtime.shm.series import CLASSIC_SECONDS, MAX_SERIES, SCALE, TIME_OFFSET
 
-from prometheus_client.core import Metric
+METRICS = "gateway/telemetry/metrics.yaml"
+CONVENTIONS = "gateway/telemetry/conventions.py"
 
-from gateway.control.web import _Figures
-from gateway.store.contract import DesiredModel, DesiredVersion
-from generator.markdown import code, heading, sentence, table
-from runtime.shm.statistics import StatisticsReader, StatisticsWriter, create_page
-from runtime.shm.tally import create_tally
-
-INTRODUCTION = """
-`GET /metrics` on the HTTP port (8002), in the Prometheus text format. Figures are read from the workers' pages at each
-scrape and are sums over all workers. The pages outlive the workers, so no counter falls when a worker is restarted; all
-of them start at zero with the supervisor. `version` is always the number that answered, never a label.
-
-A request is counted under a version once it has been routed to it. What is refused before that (unknown model, wrong
-input, over `limits.max_in_flight`) is not in these figures.
-"""
+KINDS = {
+    Kind.COUNTER: "counter",
+    Kind.UP_DOWN_COUNTER: "up-down counter",
+    Kind.GAUGE: "gauge",
+    Kind.EXPONENTIAL_HISTOGRAM: "histogram",
+}
+CARRIERS = {SPAN: "spans of requests", RUN_SPAN: "spans of runs", METRIC: "metrics", EVENT: "log events"}
 
 
 def page() -> str:
+    headers = ("metric", "Prometheus", "kind, unit", "attributes", "meaning")
+    return heading("Metrics", METRICS) + _introduction() + table(headers, map(_row, instruments())) + _buckets()
+
+
+def attributes_page() -> str:
+    text = f"""
+The keys that traces, metrics and log events carry. Those without `driftgate.` are OpenTelemetry's semantic conventions
+({SCHEMA_URL}). What does not apply is left out: a request that never reached a version has no model.
+
+"""
     rows = [
-        (code(_name(family)), family.type, ", ".join(map(code, _labels(family))), sentence(family.documentation))
-        for family in _families()
+        (code(attribute.key), attribute.kind, ", ".join(CARRIERS[carrier] for carrier in attribute.on), attribute.text)
+        for attribute in (*ATTRIBUTES, *load()[1])
     ]
-    headers = ("metric", "type", "labels", "meaning")
-    return heading("Metrics", "gateway/control/web.py") + INTRODUCTION + "\n" + table(headers, rows)
+    source = f"{CONVENTIONS} and {METRICS}"
+    return heading("Telemetry attributes", source) + text + table(("key", "type", "on", "meaning"), rows)
 
 
-def _families() -> list[Metric]:
-    """One worker, one model, one version: every family has a sample, and with it its labels."""
-    statistics = create_page("docs-statistics")
-    tally = create_tally("docs-restarts", 2)
-    StatisticsWriter(statistics).slot("model", 1)
-    orders = SimpleNamespace(page_fds=(statistics.fd,), tally_fd=tally.fd)
-    model = DesiredModel("model", served=True, versions=(DesiredVersion(1, "sha256:" + 64 * "0", 1),))
-    changes = SimpleNamespace(desired={"model": model}, scan=SimpleNamespace(problems=()))
-    fleet = SimpleNamespace(workers={})
-    figures = _Figures(cast(Any, orders), cast(Any, changes), cast(Any, fleet), StatisticsReader([statistics]))
-    return list(figures.collect())
+def _introduction() -> str:
+    return f"""
+`GET /metrics` on the HTTP port (8002) and OTLP export have the same metrics and numbers. /metrics answers in
+Prometheus' text format, or in OpenMetrics with exemplars where the scraper accepts it, as Prometheus does when it is
+started with `--enable-feature=exemplar-storage`. There attribute keys are label names with underscores in place of
+dots, such as `{label_name("driftgate.model.name")}`, and `target_info` carries the resource. What keys mean:
+[attributes](telemetry-attributes.md).
+
+Figures are read from the workers' pages when they are asked for, and are sums over all workers. The pages outlive the
+workers, so no counter falls when a worker is restarted; all of them start at zero with the supervisor. Load and swap
+durations are control's own, and start at zero with control. Metrics without a value yet are left out.
+
+Labels are bounded: a model's name becomes one when a version of it has taken a request, not when a client asks for it,
+and a worker keeps up to {number(MAX_SERIES)} combinations. What comes after is counted, exactly, in series whose only
+attribute is `otel.metric.overflow`. A version is always the number that answered; labels of the route are variants.
+
+"""
 
 
-def _name(family: Metric) -> str:
-    return family.samples[0].name
+def _row(instrument: Instrument) -> tuple[str, ...]:
+    return (
+        code(instrument.name),
+        code(sample_name(instrument)),
+        ", ".join(filter(None, (KINDS[instrument.kind], instrument.unit.strip("{}")))),
+        ", ".join(map(code, instrument.attributes)) or NOTHING,
+        sentence(instrument.description),
+    )
 
 
-def _labels(family: Metric) -> list[str]:
-    return list(family.samples[0].labels)
+def _buckets() -> str:
+    rows = []
+    for instrument in instruments():
+        if instrument.bounds:
+            counted = instrument.prometheus_buckets == "counted"
+            bounds = ", ".join(f"{bound:g}" for bound in CLASSIC_SECONDS) if counted else _powers(instrument)
+            rows.append((code(sample_name(instrument)), bounds))
+    return f"""
+## Histograms
+Histograms are base-2 exponential ones of scale {SCALE}: a quantile of one, or of any sum of them, is within
+{relative_error(SCALE):.2%} of the exact one. OTLP carries them so; durations at or below 2^{TIME_OFFSET >> SCALE} s
+(0.95 µs) are in the zero bucket. Prometheus' classic buckets are counts of the same values, none of them estimated:
+
+{table(("histogram", "upper bounds, and +Inf"), rows)}
+Exemplars are the newest sampled request of each bucket of `rpc_server_call_duration_seconds`.
+OTEL_METRICS_EXEMPLAR_FILTER `always_off` leaves them out; `always_on` is the same as `trace_based`.
+
+With OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE `delta` a point counts from the export before, and the interval
+of an export that failed for good is lost (and counted in `otel.sdk.exporter.metric_data_point.exported`). `lowmemory`
+is delta for requests, runs, loads and swaps, and cumulative for the rest.
+"""
+
+
+def _powers(instrument: Instrument) -> str:
+    low, high = instrument.prometheus_buckets or (0, 0)
+    return f"2^{low}, 2^{int(low) + 1}, ... 2^{high} ({instrument.bounds[0]:g} to {instrument.bounds[-1]:g})"

@@ -12,6 +12,7 @@ from gateway.cli.changes import default, label, load, unload
 from gateway.cli.models import models
 from gateway.cli.serve import config, serve
 from gateway.cli.status import status
+from gateway.cli.top import top
 from gateway.cli.watch import watch
 from gateway.version import VERSION
 
@@ -25,5 +26,5 @@ def cli() -> None:
     """Serves versioned ONNX models over gRPC and swaps their versions live."""
 
 
-for command in (serve, config, status, models, load, unload, label, default, watch, audit):
+for command in (serve, config, status, models, top, load, unload, label, default, watch, audit):
     cli.add_command(command)

@@ -22,6 +22,7 @@ from gateway.control.audit import Actor
 from gateway.control.changes import Changes, Outcome
 from gateway.control.events import Events, ModelChange
 from gateway.control.fleet import Fleet
+from gateway.control.statistics import Statistics
 from gateway.control.views import ModelView, VersionView, initial_reports, model_views
 from gateway.errors import Status, Unauthenticated, status_of
 from gateway.process import Spawn
@@ -33,6 +34,7 @@ from runtime.errors import InvalidRequest, NotFound, Overloaded
 from runtime.repository.layout import version_number
 from runtime.repository.manifest import LABEL_PATTERN
 from runtime.shm.segment import Segment
+from runtime.shm.series import SeriesReader
 from runtime.shm.statistics import StatisticsReader
 from runtime.shm.tally import Tally
 from runtime.versions.state import VersionState
@@ -98,6 +100,7 @@ class AdminService:
         store: Store,
         events: Events,
         statistics: StatisticsReader,
+        series: SeriesReader,
         readiness: Callable[[], str],
     ) -> None:
         self._orders = orders
@@ -106,6 +109,7 @@ class AdminService:
         self._store = store
         self._events = events
         self._statistics = statistics
+        self._measured = Statistics(series, statistics, len(orders.page_fds), orders.started_at_seconds)
         self._readiness = readiness
         self._restarts = Tally(Segment.attach(orders.tally_fd, writable=False))
         self.closing = asyncio.Event()
@@ -180,6 +184,10 @@ class AdminService:
             self._store.list_audit, request.model, request.limit or 100, request.before_id
         )
         return pb.ListAuditResponse(records=[_audit(record) for record in records])
+
+    async def GetStatistics(self, request: pb.GetStatisticsRequest, _: Actor) -> pb.GetStatisticsResponse:
+        known = {view.name for view in model_views(self._changes, self._fleet, request.model)}
+        return await asyncio.to_thread(self._measured.response, request.model, known)
 
     async def WatchModels(self, request: pb.WatchModelsRequest, _: Actor) -> AsyncIterator[pb.ModelEvent]:
         if self._events.full:

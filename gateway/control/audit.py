@@ -1,11 +1,15 @@
-"""Who did what: the entries that each change, done, refused or failed, leaves in the audit."""
+"""Who did what: what each change, done, refused or failed, leaves in the audit and among the log events."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.store.contract import AuditEntry, DesiredModel
+from gateway.routing.table import target_version
+from gateway.store.contract import AuditEntry, DesiredModel, DesiredVersion
+from gateway.telemetry.events import CHANGE_REFUSED, ROUTE_CHANGED, VERSION_LOADED, VERSION_SWAPPED, EventLog, Value
+
+MAX_NAME = 128  # characters of a name that may be anyone's invention
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +50,65 @@ def describe(model: DesiredModel) -> str:
     versions = ", ".join(f"{v.version} ({v.digest[:19]})" for v in model.versions)
     labels = ", ".join(f"{name}={version}" for name, version in sorted(model.labels.items()))
     return f"serves {versions}; labels {labels or 'none'}; default {model.default_target or 'newest'}"
+
+
+def announce(
+    events: EventLog,
+    change: AuditEntry,
+    audit_id: int,
+    before: DesiredModel | None,
+    after: DesiredModel,
+    seconds: float,
+) -> None:
+    """A change that has been made, as events: each new version; the swap; the names that lead to versions."""
+    had, has = _served(before), _served(after)
+    for version in has:
+        if version not in had:
+            events.emit(VERSION_LOADED, model=after.name, version=version.version, digest=version.digest)
+    who: dict[str, Value] = {"action": change.action, "actor": change.actor, "audit": audit_id, "seconds": seconds}
+    if had != has or _default(before) != _default(after):
+        events.emit(
+            VERSION_SWAPPED,
+            model=after.name,
+            versions=[version.version for version in has],
+            versions_before=[version.version for version in had],
+            default=_default(after),
+            default_before=_default(before),
+            **who,
+        )
+    if _names(before) != _names(after):
+        labels, target = _names(after)
+        labels_before, target_before = _names(before)
+        events.emit(
+            ROUTE_CHANGED,
+            model=after.name,
+            labels=labels,
+            labels_before=labels_before,
+            target=target,
+            target_before=target_before,
+            **who,
+        )
+
+
+def announce_refusal(events: EventLog, action: str, model: str, actor: Actor, outcome: str, error: str) -> None:
+    """A change that was not made. `model` is whatever was asked for."""
+    events.emit(CHANGE_REFUSED, action=action, model=model[:MAX_NAME], actor=actor.name, outcome=outcome, error=error)
+
+
+def _served(model: DesiredModel | None) -> tuple[DesiredVersion, ...]:
+    return model.versions if model is not None and model.served else ()
+
+
+def _default(model: DesiredModel | None) -> int | None:
+    """The version that answers requests which name none."""
+    served = [version.version for version in _served(model)]
+    if model is None or not served:
+        return None
+    return target_version(model.default_target, model.labels) if model.default_target else max(served)
+
+
+def _names(model: DesiredModel | None) -> tuple[list[str], str]:
+    """Labels, and what the default is set to."""
+    if model is None:
+        return [], "newest"
+    return [f"{name}={version}" for name, version in sorted(model.labels.items())], model.default_target or "newest"

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.control.audit import SYSTEM, Actor, audit_entry, describe
+from gateway.control.audit import SYSTEM, Actor, announce, announce_refusal, audit_entry, describe
 from gateway.control.desired import (
     Candidate,
     choose_versions,
@@ -33,6 +33,7 @@ from gateway.errors import Precondition
 from gateway.messages import ModelOrder, manifest_document
 from gateway.routing.table import target_version
 from gateway.store.contract import AuditEntry, DesiredModel, DesiredVersion, Store
+from gateway.telemetry.events import REPOSITORY_PROBLEM, EventLog
 from runtime.errors import IncompleteVersion, LoadError, NotFound, NotReady, ServingError
 from runtime.repository.cache import ArtifactCache
 from runtime.repository.manifest import Manifest
@@ -59,7 +60,17 @@ Change = Callable[[], Awaitable[tuple[DesiredModel, DesiredModel | None]]]
 class Changes:
     """Owns the desired state. Runs on control's event loop; store and repository are called on threads."""
 
-    def __init__(self, store: Store, repository: Repository, cache: ArtifactCache) -> None:
+    def __init__(
+        self,
+        store: Store,
+        repository: Repository,
+        cache: ArtifactCache,
+        events: EventLog | None = None,
+        on_swap: Callable[[float, str], None] | None = None,
+    ) -> None:
+        """`on_swap(seconds, model)` is told of each change of what is served."""
+        self._on_swap = on_swap
+        self._events = events if events is not None else EventLog()
         self._store = store
         self._repository = repository
         self._cache = cache
@@ -107,7 +118,7 @@ class Changes:
             before = self.scan.problems
             self.scan = await asyncio.to_thread(self._repository.scan)
             for problem in set(self.scan.problems) - set(before):
-                log.warning("repository: %s; what is loaded is served on", problem)
+                self._events.emit(REPOSITORY_PROBLEM, error=problem)
             for problem in set(before) - set(self.scan.problems):
                 log.info("repository: no longer so: %s", problem)
             return self.scan
@@ -225,7 +236,7 @@ class Changes:
                     stand_in = replace(stand_in, versions=tried)
                 outcome = "refused" if refused else "failed"
                 await self._audit(action, stand_in, version, actor, outcome, error.message)
-                log.warning("%s %.128r by %s %s: %s", action, model, actor.name, outcome, error.message)
+                announce_refusal(self._events, action, model, actor, outcome, error.message)
                 raise
             except BaseException:
                 self._abandon(model)
@@ -235,6 +246,9 @@ class Changes:
             await self._sweep()
             seconds = time.monotonic() - started
             log.info("%s %s by %s done in %.3f s: %s", action, model, actor.name, seconds, describe(after))
+            if self._on_swap is not None:
+                self._on_swap(seconds, model)
+            announce(self._events, audit, record, before, after, seconds)
             return Outcome(changed=True, audit_id=record, seconds=seconds)
 
     async def _load(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -25,12 +28,14 @@ from gateway.messages import (
     frame_length,
     same_user,
 )
+from gateway.telemetry.events import LOAD_FAILED, WORKER_DIED, WORKER_RESTARTED, EventLog
 from runtime.versions.policy import InstanceKey
 from runtime.versions.state import VersionState
 
 log = logging.getLogger(__name__)
 
 MAX_UNSENT_BYTES = 256 * 1024 * 1024  # to one worker that does not read; then its connection is dropped
+END_SECONDS = 5.0  # for a worker whose link ended to end itself; else only the link was lost
 
 OnReport = Callable[[int, VersionReport], None]
 OnRequest = Callable[[Request], Awaitable[Answer]]
@@ -38,13 +43,14 @@ OnRequest = Callable[[Request], Awaitable[Answer]]
 
 @dataclass(slots=True)
 class WorkerView:
-    """One connected worker."""
+    """One connected worker. `told`: failures that the same process reported on a link before this one."""
 
     index: int
     pid: int
     transport: str
     writer: asyncio.StreamWriter
     reports: dict[InstanceKey, VersionReport] = field(default_factory=dict)
+    told: frozenset[InstanceKey] = frozenset()
     revision: int = 0
     settled: bool = False
     listening: bool = False
@@ -58,20 +64,29 @@ class WorkerView:
             return "serving"
         return "starting"
 
+    def failures(self) -> frozenset[InstanceKey]:
+        failed = VersionState.FAILED.name
+        return self.told | {key for key, report in self.reports.items() if report.state == failed}
+
     def forget_failures(self, ordered: set[InstanceKey]) -> None:
         """Drops what is no longer asked for: a worker forgets such a failure without a word."""
         failed = VersionState.FAILED.name
         self.reports = {key: r for key, r in self.reports.items() if r.state != failed or key in ordered}
+        self.told &= ordered
 
 
 class Fleet:
     """Single-threaded: everything runs on control's event loop."""
 
-    def __init__(self, listener: socket.socket, on_report: OnReport, on_request: OnRequest) -> None:
+    def __init__(
+        self, listener: socket.socket, on_report: OnReport, on_request: OnRequest, events: EventLog | None = None
+    ) -> None:
         self._listener = listener
         self._on_report = on_report
         self._on_request = on_request
+        self._events = events if events is not None else EventLog()
         self.workers: dict[int, WorkerView] = {}
+        self._past: dict[int, WorkerView] = {}  # the last one of each index
         self._orders: tuple[ModelOrder, ...] | None = None  # until the first, workers keep what they have
         self._revision = time.time_ns()  # larger than any before a restart of control
         self._holding = True
@@ -140,8 +155,7 @@ class Fleet:
                 head = await reader.readexactly(LENGTH.size)
                 message = FROM_WORKER.validate_json(await reader.readexactly(frame_length(head)))
                 if isinstance(message, Hello):
-                    worker = WorkerView(message.index, message.pid, message.transport, writer)
-                    self.workers[message.index] = worker
+                    worker = self._greeted(message, writer)
                     if self._orders is not None:
                         self._send(worker, self._desired(self._orders))
                 elif worker is not None:
@@ -150,6 +164,8 @@ class Fleet:
                     self._changed.notify_all()
         except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
             log.debug("the link to a worker ended: %r", error)
+            if worker is not None and not worker.draining:
+                self._start(self._tell_end(worker))
         finally:
             if worker is not None and self.workers.get(worker.index) is worker:
                 del self.workers[worker.index]
@@ -160,6 +176,15 @@ class Fleet:
     def _take(self, worker: WorkerView, message: BaseModel) -> None:
         if isinstance(message, VersionReport):
             key = InstanceKey(message.model, message.version, message.digest, message.generation)
+            if message.state == VersionState.FAILED.name and key not in worker.failures():
+                self._events.emit(
+                    LOAD_FAILED,
+                    model=message.model,
+                    version=message.version,
+                    digest=message.digest,
+                    worker=worker.index,
+                    error=message.reason,
+                )
             if message.state == VersionState.UNLOADED.name:
                 worker.reports.pop(key, None)
             else:
@@ -171,9 +196,27 @@ class Fleet:
             worker.listening = message.listening
             worker.draining = message.draining
         elif isinstance(message, Request):
-            task = asyncio.create_task(self._answer(worker, message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._answer(worker, message))
+
+    def _greeted(self, hello: Hello, writer: asyncio.StreamWriter) -> WorkerView:
+        worker = WorkerView(hello.index, hello.pid, hello.transport, writer)
+        past = self._past.get(hello.index)
+        if past is not None and past.pid == hello.pid:
+            worker.told = past.failures()
+        elif past is not None:
+            self._events.emit(WORKER_RESTARTED, worker=hello.index, pid=hello.pid, previous_pid=past.pid)
+        self.workers[hello.index] = self._past[hello.index] = worker
+        return worker
+
+    async def _tell_end(self, worker: WorkerView) -> None:
+        """A process closes its links before it has ended, and may also lose one and live on."""
+        if await ended(worker.pid, END_SECONDS):
+            self._events.emit(WORKER_DIED, worker=worker.index, pid=worker.pid)
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, worker: WorkerView, request: Request) -> None:
         self._send(worker, await self._on_request(request))
@@ -186,3 +229,24 @@ class Fleet:
             worker.writer.close()
             return
         worker.writer.write(frame(message))
+
+
+async def ended(pid: int, timeout_seconds: float) -> bool:
+    """Waits for a process of this machine to end; False if it still runs after the timeout."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    except OSError as error:  # no descriptor is left: nobody can tell
+        log.warning("whether process %d has ended cannot be found out: %s", pid, error.strerror)
+        return False
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_reader(pidfd, over.set)
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), timeout_seconds)
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+    return over.is_set()

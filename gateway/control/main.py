@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from pathlib import Path
@@ -12,7 +13,9 @@ from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
 from gateway.control.events import Events
+from gateway.control.figures import control_figures
 from gateway.control.fleet import Fleet
+from gateway.control.telemetry import TelemetryExport
 from gateway.control.views import index_rows
 from gateway.control.web import WebServer
 from gateway.errors import status_of
@@ -21,15 +24,26 @@ from gateway.messages import Answer, Request, VersionReport
 from gateway.process import Spawn, receive_orders
 from gateway.store.contract import Store
 from gateway.store.sql import open_store
+from gateway.telemetry.durations import DurationRecorder
+from gateway.telemetry.events import CONTROL_RESTARTED, EventLog
+from gateway.telemetry.log_forwarder import LogForwarder
+from gateway.telemetry.losses import LossSummary
+from gateway.telemetry.measure import Measures
+from gateway.telemetry.refusals import RefusalSummary
+from gateway.telemetry.resource import detect
+from gateway.telemetry.settings import read_settings
 from gateway.wire.pbtxt import read_config_pbtxt
 from runtime.errors import ServingError
 from runtime.repository.cache import ArtifactCache, CacheUnwritable
 from runtime.repository.repository import Repository
 from runtime.shm.segment import Segment
+from runtime.shm.series import SeriesReader
 from runtime.shm.statistics import StatisticsReader
+from runtime.versions.state import VersionState
 
 log = logging.getLogger(__name__)
 
+TELL_SECONDS = 2.0
 LOOK_SECONDS = 10.0  # how often a vanished repository is noticed where nothing polls it
 
 
@@ -50,17 +64,28 @@ class Control:
         )
         pages = [Segment.attach(fd, writable=False) for fd in orders.page_fds]
         statistics = StatisticsReader(pages)
+        series = SeriesReader([Segment.attach(fd, writable=False) for fd in orders.series_fds])
         self._events = Events()
-        self._changes = Changes(store, repository, self._cache)
+        settings = read_settings(config.telemetry.environment(os.environ))
+        resource = detect(orders.instance_id, config.telemetry.environment(os.environ))
+        self._log_events = EventLog()
+        if settings.logs is not None:
+            logging.getLogger().addHandler(LogForwarder(self._log_events))
+        self._swaps, self._loads = DurationRecorder(), DurationRecorder()
+        self._changes = Changes(store, repository, self._cache, self._log_events, self._swaps.record)
         listener = socket.socket(fileno=orders.listener_fd)
         listener.setblocking(False)
-        self._fleet = Fleet(listener, self._on_report, self._on_request)
+        self._fleet = Fleet(listener, self._on_report, self._on_request, self._log_events)
         self._changes.fleet = self._fleet
         service = AdminService(
-            orders, self._changes, self._fleet, store, self._events, statistics, self.not_ready_because
+            orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
         )
         self._admin = AdminServer(config, service)
-        self._web = WebServer(orders, self._changes, self._fleet, statistics, self.not_ready_because)
+        self._export = TelemetryExport(orders, settings, resource, self._log_events)
+        figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
+        self._series = series
+        self._measures = Measures(series, statistics, self._export.figures(figures), orders.started_at_seconds, exemplars=settings.exemplar_filter != "always_off")
+        self._web = WebServer(self._measures, resource, self.not_ready_because)
         self._started = False
         self._failed = False
         self._all_have_listened = False
@@ -82,11 +107,13 @@ class Control:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._ending.set)
+        self._export.start(self._measures, follows=self._has_started_before())
         web = asyncio.create_task(self._web.serve(socket.socket(fileno=self._orders.http_fd)))
         await self._fleet.start()
         await self._admin.start(self._orders.admin_address)
         starting = asyncio.create_task(self._start())
         looking = asyncio.create_task(self._look_forever())
+        telling = asyncio.create_task(self._tell_forever())
         await self._ending.wait()
         await self._admin.set_serving(serving=False)
         drain = self._config.drain
@@ -94,18 +121,21 @@ class Control:
             raise StartFailed
         # Health and admin answer until the last worker has drained.
         await self._fleet.until(lambda: not self._fleet.workers, drain.delay_seconds + drain.grace_seconds + 10)
-        for task in (starting, looking):
+        for task in (starting, looking, telling):
             task.cancel()
         self._web.stop()
         await self._admin.stop()
-        await asyncio.gather(web, starting, looking, return_exceptions=True)
+        await asyncio.gather(web, starting, looking, telling, return_exceptions=True)
         await self._fleet.stop()
+        await asyncio.to_thread(self._export.stop)
         self._cache.close()
 
     async def _start(self) -> None:
         try:
             first = not self._has_started_before()
             self._all_have_listened = not first
+            if not first:
+                self._log_events.emit(CONTROL_RESTARTED, pid=os.getpid())
             await self._changes.start(load_new=first, workers=len(self._orders.page_fds))
             self._remember_start()
             self._started = True
@@ -153,8 +183,24 @@ class Control:
             except ServingError:
                 continue  # audited and logged where it was refused
 
+    async def _tell_forever(self) -> None:
+        """Refused requests and lost telemetry become log events, many to one."""
+        loop = asyncio.get_running_loop()
+        refusals = RefusalSummary(self._series.totals(), loop.time())
+        losses = LossSummary(self._export.lost(), loop.time())
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            try:
+                totals = await asyncio.to_thread(self._series.totals)
+                refusals.tell(totals, loop.time(), self._log_events)
+                losses.tell(self._export.lost(), loop.time(), self._log_events)
+            except Exception:
+                log.exception("refusals and losses could not be summed up; the next summary follows")
+
     def _on_report(self, worker: int, report: VersionReport) -> None:
         self._events.publish(worker, report)
+        if report.loaded is not None and report.state == VersionState.AVAILABLE.name:
+            self._loads.record(report.loaded.load_seconds, report.model)
 
     async def _on_request(self, request: Request) -> Answer:
         actor = Actor(request.actor, request.peer, "by the data port")

@@ -5,46 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.control.changes import Changes
-from gateway.control.fleet import Fleet
-from gateway.process import Spawn
+from gateway.telemetry.measure import Measures
+from gateway.telemetry.prometheus import exposition
 from gateway.version import VERSION
-from runtime.shm.segment import Segment
-from runtime.shm.statistics import StatisticsReader
-from runtime.shm.tally import Tally
-
-Metric = CounterMetricFamily | GaugeMetricFamily
-VERSION_COUNTERS = (
-    ("requests_succeeded", "Requests answered with OK.", "successes", 1.0),
-    ("requests_failed", "Requests that a version failed or refused.", "failures", 1.0),
-    ("rows", "Rows computed.", "rows", 1.0),
-    ("runs", "Runs of the model; requests that were ready together share one.", "runs", 1.0),
-    ("request_seconds", "Time from decoded to replied, summed over requests.", "success_ns", 1e-9),
-    ("queue_seconds", "Time from decoded to the start of the run, summed over requests.", "queue_ns", 1e-9),
-    ("run_seconds", "Time inside ONNX Runtime, summed over runs.", "run_ns", 1e-9),
-)
 
 
 class WebServer:
-    """`readiness` answers why the gateway is not ready, "" if it is."""
+    """`readiness` answers why the gateway is not ready, "" if it is. `resource`: attributes that name this gateway."""
 
     def __init__(
-        self, orders: Spawn, changes: Changes, fleet: Fleet, statistics: StatisticsReader, readiness: Callable[[], str]
+        self, measures: Measures, resource: Mapping[str, str | bool | int | float], readiness: Callable[[], str]
     ) -> None:
+        self._measures = measures
+        self._resource = resource
         self._readiness = readiness
-        self._registry = CollectorRegistry()
-        self._registry.register(_Figures(orders, changes, fleet, statistics))
         application = Starlette(
             routes=[
                 Route("/livez", self._live),
@@ -78,56 +60,10 @@ class WebServer:
         reason = self._readiness()
         return JSONResponse({"ready": not reason, "reason": reason}, status_code=503 if reason else 200)
 
-    async def _metrics(self, _: Request) -> Response:
-        exposition = await asyncio.to_thread(generate_latest, self._registry)  # reads every worker's page
-        return Response(exposition, media_type=CONTENT_TYPE_LATEST)
+    async def _metrics(self, request: Request) -> Response:
+        page, content_type = await asyncio.to_thread(self._page, request.headers.get("accept", ""))
+        return Response(page, headers={"content-type": content_type})
 
-
-class _Figures(Collector):
-    """Read from the workers' pages at each scrape; exact over all workers, and over their restarts."""
-
-    def __init__(self, orders: Spawn, changes: Changes, fleet: Fleet, statistics: StatisticsReader) -> None:
-        self._orders = orders
-        self._changes = changes
-        self._fleet = fleet
-        self._statistics = statistics
-        self._restarts = Tally(Segment.attach(orders.tally_fd, writable=False))
-
-    def collect(self) -> Iterable[Metric]:
-        totals = self._statistics.totals()
-        labels = ("model", "version")
-        for name, text, attribute, scale in VERSION_COUNTERS:
-            family = CounterMetricFamily(f"driftgate_{name}", text, labels=labels)
-            for counts in totals:
-                family.add_metric((counts.model, str(counts.version)), getattr(counts, attribute) * scale)
-            yield family
-        yield self._gauge("workers_serving", "Workers that accept requests.", self._serving())
-        restarts = CounterMetricFamily(
-            "driftgate_process_restarts", "Processes started again: a worker's number, or control.", labels=("process",)
-        )
-        for index in range(len(self._orders.page_fds)):
-            restarts.add_metric((str(index),), self._restarts.value(index))
-        restarts.add_metric(("control",), self._restarts.value(len(self._orders.page_fds)))
-        yield restarts
-        yield self._gauge("workers", "Workers that there should be.", len(self._orders.page_fds))
-        in_flight = sum(self._statistics.in_flight(index) for index in range(len(self._orders.page_fds)))
-        yield self._gauge("requests_in_flight", "Requests admitted and not yet answered.", in_flight)
-        lost = CounterMetricFamily("driftgate_statistics_lost_versions", "Versions that found no room for counters.")
-        lost.add_metric((), self._statistics.lost_versions())
-        yield lost
-        served = GaugeMetricFamily("driftgate_model_served", "1 for each version that is to be served.", labels=labels)
-        for model in self._changes.desired.values():
-            for version in model.versions if model.served else ():
-                served.add_metric((model.name, str(version.version)), 1)
-        yield served
-        problems = len(self._changes.scan.problems)
-        yield self._gauge("repository_problems", "Problems found by the last look at the repository.", problems)
-
-    def _serving(self) -> int:
-        return sum(worker.state == "serving" for worker in self._fleet.workers.values())
-
-    @staticmethod
-    def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(f"driftgate_{name}", text)
-        family.add_metric((), value)
-        return family
+    def _page(self, accept: str) -> tuple[bytes, str]:
+        """Reads every worker's page."""
+        return exposition(self._measures.snapshot(), self._resource, accept)

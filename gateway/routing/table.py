@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from runtime.errors import NotFound, NotReady, ServingError
 from runtime.repository.layout import version_number
+from runtime.shm.record import Reason
 
 V = TypeVar("V")
 SHOWN = 20
+
+
+class Routing(NamedTuple):
+    """How a request came to its version. `variant`: the arm of the route that it took."""
+
+    variant: str
+    reason: int
+
+
+NOT_ROUTED = Routing("", Reason.NONE)
+DEFAULT = Routing("default", Reason.DEFAULT)
+PINNED = Routing("pinned", Reason.VERSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +58,23 @@ class RouteTable(Generic[V]):
 
     def __init__(self, routes: Iterable[ModelRoute[V]] = ()) -> None:
         self.models: dict[str, ModelRoute[V]] = {route.model: route for route in routes}
-        self._found: dict[tuple[str, str], V] = {}
+        self._found: dict[tuple[str, str], tuple[V, Routing]] = {}
         for route in self.models.values():
             for version, target in route.available.items():
-                self._found[route.model, str(version)] = target
+                self._found[route.model, str(version)] = (target, PINNED)
             for label, version in route.labels.items():
                 if version in route.available:
-                    self._found[route.model, label] = route.available[version]
+                    self._found[route.model, label] = (route.available[version], Routing(label, Reason.LABEL))
             default = route.default_version()
             if default is not None and default in route.available:
-                self._found[route.model, ""] = route.available[default]
+                self._found[route.model, ""] = (route.available[default], DEFAULT)
 
     def find(self, model: str, version: str) -> V | None:
+        found = self._found.get((model, version))
+        return found[0] if found is not None else None
+
+    def route(self, model: str, version: str) -> tuple[V, Routing] | None:
+        """`find`, and why it is this one."""
         return self._found.get((model, version))
 
     def why_not(self, model: str, version: str) -> ServingError:

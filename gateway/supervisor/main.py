@@ -15,15 +15,21 @@ import selectors
 import signal
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from gateway.config import Config
 from gateway.logs import setup_logging
-from gateway.process import WORKER_ENVIRONMENT, Ending, Spawn
+from gateway.process import CONTROL_ENVIRONMENT, WORKER_ENVIRONMENT, Ending, Spawn
 from gateway.supervisor.child import Child
 from gateway.supervisor.ports import Held, PortError, hold, listen, private_listener
 from gateway.supervisor.restart import GiveUp, after_end
+from gateway.telemetry.fates import COUNTS
+from gateway.telemetry.settings import TelemetrySettings, read_settings
+from gateway.telemetry.variables import TelemetrySettingsError
+from runtime.shm.ring import create_ring
 from runtime.shm.segment import Segment
+from runtime.shm.series import create_series_page
 from runtime.shm.statistics import create_page
 from runtime.shm.tally import Tally, create_tally
 
@@ -38,7 +44,7 @@ class StateDirectoryError(OSError):
 
 
 class Supervisor:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, telemetry: TelemetrySettings) -> None:
         self._config = config
         self._count = config.worker_count()
         self._started_at = time.time()
@@ -48,9 +54,14 @@ class Supervisor:
         self.admin = hold("admin", config.admin)
         self._link: Held = private_listener()
         self._pages = [create_page(f"driftgate-statistics-{index}") for index in range(self._count)]
+        self._series = [create_series_page(f"driftgate-series-{index}") for index in range(self._count)]
+        records = telemetry.spans.max_queue_size or config.telemetry.ring_records
+        self._rings = [create_ring(f"driftgate-records-{index}", records) for index in range(self._count)]
+        self._export_segment = create_tally("driftgate-exported", COUNTS)
+        self._instance_id = str(uuid.uuid4())
         self._tally_segment: Segment = create_tally("driftgate-restarts", self._count + 1)
         self._tally = Tally(self._tally_segment)
-        self._control = Child("control", "gateway.control")
+        self._control = Child("control", "gateway.control", CONTROL_ENVIRONMENT)
         self._workers = [Child(f"worker {index}", "gateway.worker", WORKER_ENVIRONMENT) for index in range(self._count)]
         self._selector = selectors.DefaultSelector()
         self._ending = Ending()
@@ -97,6 +108,9 @@ class Supervisor:
             parent_pid=os.getpid(),
             link_address=self._link.address,
             page_fds=tuple(page.fd for page in self._pages),
+            series_fds=tuple(page.fd for page in self._series),
+            ring_fds=tuple(ring.fd for ring in self._rings),
+            export_fd=self._export_segment.fd,
             tally_fd=self._tally_segment.fd,
             listener_fd=self._link.held.fileno(),
             http_fd=self.http.held.fileno(),
@@ -104,10 +118,13 @@ class Supervisor:
             admin_address=self.admin.address,
             state_dir=str(self._config.state_folder()),
             started_at_seconds=self._started_at,
+            instance_id=self._instance_id,
         )
         fds = [*orders.page_fds, orders.tally_fd]
         if child is self._control:
-            fds += [orders.listener_fd, orders.http_fd]
+            fds += [orders.listener_fd, orders.http_fd, *orders.series_fds, *orders.ring_fds, orders.export_fd]
+        else:
+            fds += [orders.series_fds[index], orders.ring_fds[index]]
         try:
             child.start(orders, fds, time.monotonic())
         except OSError as error:
@@ -182,8 +199,11 @@ def run(config: Config) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        supervisor = Supervisor(config)
-    except (PortError, StateDirectoryError) as error:
+        telemetry = read_settings(config.telemetry.environment(os.environ))
+        for warning in telemetry.warnings:
+            log.warning("%s", warning)
+        supervisor = Supervisor(config, telemetry)
+    except (PortError, StateDirectoryError, TelemetrySettingsError) as error:
         print(f"driftgate: {error}", file=sys.stderr)  # noqa: T201  (for the person who started it)
         return 2
     return supervisor.run()

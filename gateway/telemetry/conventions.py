@@ -25,9 +25,9 @@ class Attribute:
 
 ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("rpc.system.name", "string", (SPAN, METRIC), "Always grpc."),
-    Attribute("rpc.method", "string", (SPAN, METRIC), "Service and method, without a leading slash."),
+    Attribute("rpc.method", "string", (SPAN,), "Service and method, without a leading slash."),
     Attribute("rpc.response.status_code", "string", (SPAN, METRIC), "The gRPC code's name: OK, NOT_FOUND, ..."),
-    Attribute("error.type", "string", (SPAN, METRIC), "The code's name, where the code is the server's fault."),
+    Attribute("error.type", "string", (SPAN, METRIC), "The code's name where it is the server's fault; why an export failed."),
     Attribute("network.peer.address", "string", (SPAN,), "The client's address."),
     Attribute("network.peer.port", "int", (SPAN,), "The client's port."),
     Attribute("server.address", "string", (SPAN,), "The host the client called, from :authority."),

@@ -33,6 +33,7 @@ class Layout(Generic[T]):
         "_key",
         "_outputs",
         "_raws",
+        "_routing",
         "_rows",
         "_shapes",
         "target",
@@ -56,6 +57,7 @@ class Layout(Generic[T]):
         self._outputs = request.outputs
         self._rows = request.rows
         self._key = request.key
+        self._routing = request.routing
         self.target = target
         self.timeout_seconds = timeout_seconds
 
@@ -75,6 +77,7 @@ class Layout(Generic[T]):
             [payload[start:end] for start, end in self._raws], self._shapes, self._outputs, self._rows, self._key
         )
         request.id = request_id
+        request.routing = self._routing
         return request
 
 

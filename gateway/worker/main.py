@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from gateway.logs import setup_logging
 from gateway.messages import Desired, Hello, Progress
 from gateway.process import Ending, Spawn, receive_orders
 from gateway.routing.table import RouteTable
+from gateway.telemetry.context import Tracer
+from gateway.telemetry.recorder import FIXED_KEYS, Recorder, keep_bits
+from gateway.telemetry.sampler import Sampler
+from gateway.telemetry.settings import read_settings
 from gateway.worker.catalog import Catalog, health_statuses, report
 from gateway.worker.health import CHECK, WATCH, Health
 from gateway.worker.inference_service import SERVICE, InferenceService
@@ -27,7 +32,9 @@ from gateway.worker.target import Target
 from gateway.worker.transport.choose import make_transport
 from gateway.worker.transport.interface import BindError, Methods, Stream, StreamHandler, Tls, TransportSettings
 from runtime.onnx.session import return_large_blocks
+from runtime.shm.ring import map_ring
 from runtime.shm.segment import Segment
+from runtime.shm.series import SeriesWriter
 from runtime.shm.statistics import StatisticsReader, StatisticsWriter
 from runtime.versions.manager import Instance, VersionManager
 from runtime.versions.policy import InstanceKey
@@ -35,6 +42,7 @@ from runtime.versions.version import LoadedVersion
 
 log = logging.getLogger(__name__)
 
+EVERYWHERE = ("0.0.0.0", "[::]")  # noqa: S104  (addresses that name no host)
 GC_THRESHOLD = 50_000  # allocations between young collections; Python's 700 is passed several times in one batch
 REFUSE_SECONDS = 0.2  # for clients that are between two requests to hear that the server drains
 SETTLE_SECONDS = 2.0  # for runs to end between two nodes
@@ -57,7 +65,8 @@ class Worker:
         self._ended = threading.Event()
         pages = [Segment.attach(fd, writable=i == orders.index) for i, fd in enumerate(orders.page_fds)]
         self._statistics = StatisticsWriter(pages[orders.index])
-        self._pipeline = Pipeline(config.limits.max_in_flight, self._statistics.set_in_flight)
+        self._recorder = make_recorder(orders)
+        self._pipeline = Pipeline(config.limits.max_in_flight, self._statistics.set_in_flight, self._recorder)
         self._health = Health()
         self._streams = InferStreams()
         self._catalog = Catalog(orders.index, self._on_table)
@@ -164,7 +173,8 @@ class Worker:
         return Methods(SERVICE + "ModelInfer", self._pipeline.infer, unary, streams)
 
     def _make_target(self, key: InstanceKey, version: LoadedVersion) -> Target:
-        target = Target(version, self._statistics.slot(key.model, key.version), self._pipeline.done)
+        slot = self._statistics.slot(key.model, key.version)
+        target = Target(version, slot, self._pipeline.done, self._recorder)
         self._catalog.add_target(key, target)
         return target
 
@@ -206,6 +216,31 @@ class Worker:
             listening=self._listening,
             draining=self._draining,
         )
+
+
+def make_recorder(orders: Spawn) -> Recorder | None:
+    """None where nothing is to be recorded."""
+    telemetry = orders.config.telemetry
+    settings = read_settings(telemetry.environment(os.environ))
+    if not telemetry.enabled or settings.disabled:
+        return None
+    ring = map_ring(Segment.attach(orders.ring_fds[orders.index], writable=True))
+    series = SeriesWriter(Segment.attach(orders.series_fds[orders.index], writable=True))
+    spans = settings.traces is not None
+    tracer = None
+    if spans or telemetry.access_log != "off":
+        tracer = Tracer(
+            Sampler.named(settings.sampler, settings.sampler_ratio) if spans else Sampler(0.0, parent_based=False),
+            settings.propagators,
+            respond=telemetry.respond_with_context and spans,
+            metadata_keys=telemetry.metadata_attributes,
+            baggage_keys=telemetry.baggage_attributes,
+            first_key=len(FIXED_KEYS),
+        )
+    host, _, port = orders.grpc_address.rpartition(":")
+    named = socket.gethostname() if host in EVERYWHERE else host
+    keep = keep_bits(spans=spans, access_log=telemetry.access_log)
+    return Recorder(ring, series, tracer, keep, f"{named}:{port}")
 
 
 def transport_settings(orders: Spawn) -> TransportSettings:

@@ -1,4 +1,4 @@
-"""A request's way: decode → route → lease → batch → run → reply → observe.
+"""A request's way: decode → route → lease → batch → run → reply → record.
 
 `infer` takes whatever the transport found ready, on the transport's thread. It refuses what cannot be answered, groups
 the rest by version and submits each group, which may run at once on this thread (see runtime/batching/runner.py).
@@ -6,6 +6,7 @@ the rest by version and submits each group, which may run at once on this thread
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -13,8 +14,10 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
-from gateway.errors import Draining, status_of
+from gateway.errors import Draining, Status, status_of
 from gateway.routing.table import RouteTable
+from gateway.telemetry.context import log_fields
+from gateway.telemetry.recorder import REQUESTED_MODEL, Recorder
 from gateway.wire.decode import check_parameters
 from gateway.wire.layout import Layouts
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
@@ -22,6 +25,8 @@ from gateway.worker.target import Target
 from gateway.worker.transport.interface import Call, Ready
 from runtime.batching.request import Request
 from runtime.errors import InvalidRequest, Overloaded
+
+log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 0.05
 ROUTE_TRIES = 8  # a version can be retired between the look-up and the lease; eight times in a row is a bug
@@ -47,7 +52,11 @@ class Routes:
 class Pipeline:
     """The routes are replaced by one assignment; a request sees one table from look-up to lease."""
 
-    def __init__(self, max_in_flight: int, on_in_flight: Callable[[int], None]) -> None:
+    def __init__(
+        self, max_in_flight: int, on_in_flight: Callable[[int], None], recorder: Recorder | None = None
+    ) -> None:
+        self._recorder = recorder
+        self._tracer = recorder.tracer if recorder is not None else None
         self._routes = Routes(RouteTable())
         self.draining = False
         self._max_in_flight = max_in_flight
@@ -68,23 +77,29 @@ class Pipeline:
         self._routes = Routes(table)
 
     def infer(self, ready: Ready) -> None:
-        if self.draining:
+        if self._tracer is not None:
+            begin = self._tracer.begin
             for call, _ in ready:
-                call.refuse(DRAINING)
+                call.trace = begin(call.metadata)
+        if self.draining:
+            for call, payload in ready:
+                self._end(call, DRAINING, len(payload))
             return
         ready = self._admit(ready)
         routes = self._routes
-        now_ns = time.monotonic_ns()
+        monotonic_ns = time.monotonic_ns
         groups: dict[Target, tuple[list[Request], Ready]] = {}
         for item in ready:
             call, payload = item
             try:
                 target, request = self._decode(routes, call, payload)
             except Exception as error:
-                self._refuse(call, error)
+                self._refuse(call, error, len(payload))
                 continue
             request.owner = call
-            request.arrived_ns = now_ns
+            request.arrived_ns = call.received_ns
+            request.decoded_ns = monotonic_ns()
+            request.size_bytes = len(payload)
             group = groups.get(target)
             if group is None:
                 groups[target] = ([request], [item])
@@ -113,8 +128,8 @@ class Pipeline:
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
             status = status_of(error, "admission")
-            for call, _ in ready[admitted:]:
-                call.refuse(status)
+            for call, payload in ready[admitted:]:
+                self._end(call, status, len(payload))
             ready = ready[:admitted]
         return ready
 
@@ -124,13 +139,13 @@ class Pipeline:
             layout, request = known
             target, timeout = layout.target, layout.timeout_seconds
         else:
-            target, request, timeout = self._parse(routes, payload)
+            target, request, timeout = self._parse(routes, call, payload)
         request.deadline_seconds = call.deadline_seconds
         if timeout != math.inf:
             request.deadline_seconds = min(request.deadline_seconds, time.time() + timeout)
         return target, request
 
-    def _parse(self, routes: Routes, payload: bytes) -> tuple[Target, Request, float]:
+    def _parse(self, routes: Routes, call: Call, payload: bytes) -> tuple[Target, Request, float]:
         try:
             message = parse(payload)
         except DecodeError:
@@ -138,17 +153,24 @@ class Pipeline:
                 f"the {len(payload)} bytes received are not an inference.ModelInferRequest: a length inside them "
                 "reaches past their end, or they are of another message"
             ) from None
-        target = routes.table.find(message.model_name, message.model_version)
-        if target is None:
+        found = routes.table.route(message.model_name, message.model_version)
+        if found is None:
+            if call.trace is not None:
+                call.trace.add(REQUESTED_MODEL, message.model_name)
             raise routes.table.why_not(message.model_name, message.model_version)
+        target, routing = found
         request = target.decoder.decode(message)
         request.id = message.id
+        request.routing = routing
         timeout = check_parameters(message.parameters) if message.parameters else math.inf
         if target.decoder.plain(message):
             routes.layouts.learn(payload, request, target, timeout)
         return target, request, timeout
 
     def _submit(self, target: Target, requests: list[Request], items: Ready) -> None:
+        queued_ns = time.monotonic_ns()
+        for request in requests:
+            request.queued_ns = queued_ns
         for _ in range(ROUTE_TRIES):
             if target.submit(requests):
                 return
@@ -159,9 +181,10 @@ class Pipeline:
                 try:
                     found, request = self._decode(routes, *item)
                 except Exception as error:
-                    self._refuse(item[0], error)
+                    self._refuse(item[0], error, len(item[1]))
                     continue
-                request.owner, request.arrived_ns = stale.owner, stale.arrived_ns
+                request.owner, request.arrived_ns, request.size_bytes = stale.owner, stale.arrived_ns, stale.size_bytes
+                request.decoded_ns = request.queued_ns = time.monotonic_ns()
                 group = regrouped.setdefault(found, ([], []))
                 group[0].append(request)
                 group[1].append(item)
@@ -172,8 +195,17 @@ class Pipeline:
                 self._submit(other, other_requests, other_items)
         unrouted = RuntimeError(f"{target!r} was retired {ROUTE_TRIES} times between look-up and lease")
         for request in requests:
-            self._refuse(request.owner, unrouted)
+            self._refuse(request.owner, unrouted, request.size_bytes)
 
-    def _refuse(self, call: Call, error: Exception) -> None:
-        call.refuse(status_of(error, "ModelInfer"))
+    def _refuse(self, call: Call, error: Exception, size_bytes: int) -> None:
+        self._end(call, status_of(error, "ModelInfer", log_fields(call.trace)), size_bytes)
         self.done(1)
+
+    def _end(self, call: Call, status: Status, size_bytes: int) -> None:
+        """Refuses a request that has reached no version."""
+        call.refuse(status.with_trailers(call.trace.headers) if call.trace is not None else status)
+        if self._recorder is not None:
+            try:
+                self._recorder.refused(call, status, size_bytes)
+            except Exception:
+                log.exception("a refused request could not be recorded")

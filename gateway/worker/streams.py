@@ -8,12 +8,14 @@ requests and answers that its client has not taken yet; then it is not read.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
 from gateway.errors import Draining, Status, status_of
+from gateway.telemetry.context import Trace
 from gateway.wire.encode import stream_answer, stream_error
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.worker.transport.interface import Call, Metadata, Stream
@@ -27,7 +29,20 @@ FINAL_PARAMETER = "triton_enable_empty_final_response"
 class StreamCall:
     """One request of a stream, as the pipeline's Call."""
 
-    __slots__ = ("_handler", "answer_bytes", "deadline_seconds", "final", "id", "metadata", "method", "model", "status")
+    __slots__ = (
+        "_handler",
+        "answer_bytes",
+        "deadline_seconds",
+        "final",
+        "id",
+        "metadata",
+        "method",
+        "model",
+        "received_ns",
+        "status",
+        "trace",
+    )
+    streamed = True
 
     def __init__(self, handler: InferStream, payload: bytes) -> None:
         stream = handler.stream
@@ -35,6 +50,8 @@ class StreamCall:
         self.method = stream.method
         self.metadata: Metadata = stream.metadata
         self.deadline_seconds = stream.deadline_seconds
+        self.received_ns = time.monotonic_ns()
+        self.trace: Trace | None = None
         self.answer_bytes: bytes | None = None
         self.status: Status | None = None
         self.id, self.model, self.final = "", "", False
@@ -48,6 +65,10 @@ class StreamCall:
     @property
     def cancelled(self) -> bool:
         return self._handler.stream.cancelled
+
+    @property
+    def authority(self) -> str:
+        return self._handler.stream.authority
 
     def peer(self) -> str:
         return self._handler.stream.peer()

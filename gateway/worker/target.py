@@ -10,6 +10,8 @@ from typing import Any
 import numpy.typing as npt
 
 from gateway.errors import Status, status_of
+from gateway.telemetry.context import log_fields
+from gateway.telemetry.recorder import NOBODY, Recorder
 from gateway.wire.decode import Decoder
 from gateway.wire.encode import Encoder
 from runtime.batching.request import Refusal, Request
@@ -27,7 +29,13 @@ DIGEST_HEADER = "driftgate-model-digest"
 class Target:
     """Decodes for, submits to and delivers from one version (it is the version's Delivery)."""
 
-    def __init__(self, version: LoadedVersion, counters: SlotWriter, on_done: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        version: LoadedVersion,
+        counters: SlotWriter,
+        on_done: Callable[[int], None],
+        recorder: Recorder | None = None,
+    ) -> None:
         configured = version.manifest.batching.max_batch_size
         self.version = version
         self.decoder = Decoder(version.signature, version.max_rows, configured or 0)
@@ -35,6 +43,10 @@ class Target:
         self._headers = ((VERSION_HEADER, str(version.version)), (DIGEST_HEADER, version.digest))
         self._counters = counters
         self._on_done = on_done
+        self._recorder = recorder
+        self._subject = NOBODY
+        if recorder is not None:
+            self._subject = recorder.subject(version.model, version.version, version.digest)
 
     def __repr__(self) -> str:
         return f"<Target {self.version!r}>"
@@ -58,23 +70,29 @@ class Target:
             return
         headers = self._headers
         for request, response in zip(requests, responses, strict=True):
-            request.owner.answer(response, headers)
+            call = request.owner
+            trace = call.trace
+            call.answer(response, headers if trace is None else headers + trace.headers)
+        replied_ns = time.monotonic_ns()
         self._end(len(requests))
         try:
-            self._observe(requests, times)
+            self._observe(requests, times, replied_ns)
+            if self._recorder is not None:
+                sizes = [len(response) for response in responses]
+                self._recorder.answered(self._subject, requests, sizes, times, replied_ns)
         except Exception:
             log.exception("a run of %s could not be counted", self.version.name)
 
-    def _observe(self, requests: Sequence[Request], times: RunTimes) -> None:
+    def _observe(self, requests: Sequence[Request], times: RunTimes, replied_ns: int) -> None:
         """After the replies have been handed over."""
-        replied_ns = time.monotonic_ns()
         arrived = sum([request.arrived_ns for request in requests])
+        decoded = sum([request.decoded_ns for request in requests])
         count = len(requests)
         self._counters.add_run(
             count,
             sum([request.rows for request in requests]),
             count * replied_ns - arrived,
-            count * times.started_ns - arrived,
+            count * times.started_ns - decoded,
             times.gathered_ns - times.started_ns,
             times.ran_ns - times.gathered_ns,
             replied_ns - times.ran_ns,
@@ -83,15 +101,23 @@ class Target:
 
     def refused(self, refusals: Sequence[Refusal]) -> None:
         for refusal in refusals:
-            self._refuse_all([refusal.request], status_of(refusal.error, self.version.name), refusal.error)
+            fields = log_fields(refusal.request.owner.trace)
+            self._refuse_all([refusal.request], status_of(refusal.error, self.version.name, fields), refusal.error)
 
     def _refuse_all(self, requests: Sequence[Request], status: Status, error: Exception | None = None) -> None:
         for request in requests:
-            request.owner.refuse(status)
+            call = request.owner
+            call.refuse(status.with_trailers(call.trace.headers) if call.trace is not None else status)
         self._end(len(requests))
         now_ns = time.monotonic_ns()
         total_ns = sum(now_ns - request.arrived_ns for request in requests)
         self._counters.add_failures(len(requests), total_ns, cancelled=isinstance(error, DeadlineExceeded))
+        if self._recorder is not None:
+            try:
+                for request in requests:
+                    self._recorder.refused(request.owner, status, request.size_bytes, request, self._subject)
+            except Exception:
+                log.exception("refused requests of %s could not be recorded", self.version.name)
 
     def _end(self, count: int) -> None:
         self.version.leases.give_back(count)

@@ -13,10 +13,24 @@ class Request:
     `inputs[i]` is the tensor's little-endian row-major bytes, or for BYTES the list of its elements as str;
     `shapes[i]` its shape. `outputs` indexes the signature's outputs, in the order asked for. Requests with the same
     `key` may share a run. `deadline_seconds` is on the wall clock (inf: none), the `_ns` times on the monotonic one.
-    `owner` is the caller's, never looked at here.
+    `owner` and `routing` are the caller's, never looked at here; `size_bytes` is that of the message.
     """
 
-    __slots__ = ("arrived_ns", "deadline_seconds", "id", "inputs", "key", "outputs", "owner", "rows", "shapes")
+    __slots__ = (
+        "arrived_ns",
+        "deadline_seconds",
+        "decoded_ns",
+        "id",
+        "inputs",
+        "key",
+        "outputs",
+        "owner",
+        "queued_ns",
+        "routing",
+        "rows",
+        "shapes",
+        "size_bytes",
+    )
 
     def __init__(
         self,
@@ -35,6 +49,10 @@ class Request:
         self.owner: Any = None
         self.deadline_seconds = float("inf")
         self.arrived_ns = 0
+        self.decoded_ns = 0
+        self.queued_ns = 0
+        self.routing: Any = None
+        self.size_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Request id={self.id!r} rows={self.rows} shapes={self.shapes}>"

@@ -58,7 +58,7 @@ _TIME_LAST, _ROWS_LAST = TIME_BUCKETS - 1, ROWS_BUCKETS - 1
 
 @inline
 def _bucket(value, bounds, last):  # type: ignore[no-untyped-def]
-    """k with bounds[k] < value <= bounds[k + 1]; -1 at or below the first bound, `last` beyond the last."""
+    """The k with bounds[k] < value <= bounds[k + 1]; -1 at or below the first bound, `last` beyond the last."""
     if value <= bounds[0]:
         return -1
     k = min(max(int(math.ceil(math.log2(value / bounds[0]) * PER_OCTAVE)) - 1, 0), last)  # noqa: RUF046
@@ -67,17 +67,6 @@ def _bucket(value, bounds, last):  # type: ignore[no-untyped-def]
     while k < last and value > bounds[k + 1]:
         k += 1
     return k
-
-
-@inline
-def _same_run(left, right):  # type: ignore[no-untyped-def]
-    """Runs are told apart by their ids; zeros: it did not run."""
-    some = False
-    for byte in range(8):
-        if left.run_id[byte] != right.run_id[byte]:
-            return False
-        some = some or left.run_id[byte] != 0
-    return some
 
 
 @kernel(void(_RECORDS, _ROWS, int64, _WORDS, _ROWS, _WORDS, _RECORDS, int64))
@@ -123,7 +112,7 @@ def publish(records, words, count, header, series, ring_words, ring, keep):  # t
             row[exemplar + 4] = record.received_unix_ns + duration
         if record.ran_ns:
             queued = record.started_ns - record.decoded_ns
-            run = record.ran_ns - record.started_ns
+            run = record.ran_ns - record.gathered_ns
             row[RAN] += one
             row[QUEUE] += queued
             k = _bucket(float(queued), TIME_BOUNDS, _TIME_LAST)
@@ -154,25 +143,3 @@ def publish(records, words, count, header, series, ring_words, ring, keep):  # t
     fence()
     header[SEQUENCE] += one
     ring_words[WRITTEN] = written
-
-
-@kernel(void())
-def acquire():  # type: ignore[no-untyped-def]
-    """Between reading how much has been published and reading it."""
-    fence()
-
-
-@kernel(int64(_RECORDS, int64, int64, int64))
-def cut_at_run(ring, start, count, most):  # type: ignore[no-untyped-def]
-    """The largest number up to `most` of records from `start` that ends no run in its middle, of `count` that there
-    are; where the first run is longer than `most`, the whole of it."""
-    capacity = len(ring)
-    cut = most
-    while cut > 0 and _same_run(ring[(start + cut - 1) % capacity], ring[(start + cut) % capacity]):
-        cut -= 1
-    if cut > 0:
-        return cut
-    cut = most
-    while cut < count and _same_run(ring[(start + cut - 1) % capacity], ring[(start + cut) % capacity]):
-        cut += 1
-    return cut

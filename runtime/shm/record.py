@@ -86,7 +86,7 @@ RECORD_BYTES = PACKED.size
 
 
 def _dtype() -> np.dtype[Any]:
-    """numpy's view of the same bytes; byte strings are uint8 arrays, so that trailing zeros stay."""
+    """The same bytes for numpy; byte strings are uint8 arrays, so that trailing zeros stay."""
     numbers = {"Q": "<u8", "I": "<u4", "H": "<u2", "B": "u1"}
     names, formats, offsets = [], [], []
     offset = 0

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from runtime.shm.record import LAYOUT_VERSION, RECORD, RECORD_BYTES, Records
 from runtime.shm.segment import Segment
+from runtime.shm.take import acquire, cut_at_run
 
 MAGIC = b"DGRING\0\0"
 HEADER = struct.Struct("<8sIIQQ")
@@ -129,7 +130,7 @@ class NameReader:
 
 
 class RingReader:
-    """Takes records in order; what is taken stays in the ring until it is released."""
+    """Takes records in order; what is taken stays in the ring until it is released. Single-threaded."""
 
     def __init__(self, view: RingView) -> None:
         self._view = view
@@ -137,9 +138,13 @@ class RingReader:
         self.taken = int(view.words[RELEASED])
 
     @property
+    def written(self) -> int:
+        return int(self._view.words[WRITTEN])
+
+    @property
     def waiting(self) -> int:
         """Records written and not yet taken."""
-        return int(self._view.words[WRITTEN]) - self.taken
+        return self.written - self.taken
 
     @property
     def capacity(self) -> int:
@@ -148,7 +153,7 @@ class RingReader:
     @property
     def held(self) -> int:
         """Records written and not released."""
-        return int(self._view.words[WRITTEN]) - int(self._view.words[RELEASED])
+        return self.written - int(self._view.words[RELEASED])
 
     @property
     def dropped(self) -> tuple[int, int]:
@@ -160,17 +165,21 @@ class RingReader:
 
         A run longer than `most` is taken whole. The views hold until `release`.
         """
-        from runtime.shm.publish import acquire, cut_at_run
-
-        count = min(self.waiting, self._view.capacity)
-        acquire()
+        count = self.waiting
         if count > most:
+            acquire()
             count = cut_at_run(self._view.records, self.taken, count, most)
-        self.names.refresh()
-        start = self.taken % self._view.capacity
+        start = self.taken
         self.taken += count
-        first = self._view.records[start : start + count]
-        rest = count - len(first)
+        return self.between(start, self.taken)
+
+    def between(self, start: int, stop: int) -> list[Records]:
+        """The records numbered `start` to `stop`, which have been written and not released, with their names read."""
+        acquire()
+        self.names.refresh()
+        place = start % self._view.capacity
+        first = self._view.records[place : place + stop - start]
+        rest = stop - start - len(first)
         return [part for part in (first, self._view.records[:rest]) if len(part)]
 
     def release(self, count: int) -> None:

@@ -147,7 +147,7 @@ class Series:
             (self.run, other.run),
             (self.run_rows, other.run_rows),
         ):
-            mine += theirs
+            np.add(mine, theirs, out=mine)
         newest = {exemplar.bucket: exemplar for exemplar in self.exemplars}
         for exemplar in other.exemplars:
             if exemplar.bucket not in newest or newest[exemplar.bucket].unix_ns < exemplar.unix_ns:

@@ -32,9 +32,9 @@ class Tally:
             raise ValueError(f"expected a tally of layout {LAYOUT_VERSION}, got {magic!r} layout {layout}")
         self._buffer = segment.buffer
 
-    def add(self, index: int) -> None:
-        """Only in the process that owns the tally."""
-        COUNTER.pack_into(self._buffer, HEADER.size + index * COUNTER.size, self.value(index) + 1)
+    def add(self, index: int, count: int = 1) -> None:
+        """Only in the process that owns the tally; one thread at a time."""
+        COUNTER.pack_into(self._buffer, HEADER.size + index * COUNTER.size, self.value(index) + count)
 
     def value(self, index: int) -> int:
         (value,) = COUNTER.unpack_from(self._buffer, HEADER.size + index * COUNTER.size)

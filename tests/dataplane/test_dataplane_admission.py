@@ -53,8 +53,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def in_flight(gateway: Gateway) -> float:
-    (line,) = [x for x in gateway.get("/metrics")[1].splitlines() if x.startswith("driftgate_requests_in_flight ")]
-    return float(line.split()[1])
+    return gateway.metric("driftgate_request_in_flight")
 
 
 def crawl(client: Client) -> Any:

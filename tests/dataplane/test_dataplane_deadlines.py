@@ -41,11 +41,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def wait_until_in_flight(gateway: Gateway, count: int) -> None:
-    def reached() -> bool:
-        (line,) = [x for x in gateway.get("/metrics")[1].splitlines() if x.startswith("driftgate_requests_in_flight ")]
-        return float(line.split()[1]) == count
-
-    wait_until(reached, f"{count} requests to be in flight")
+    wait_until(lambda: gateway.metric("driftgate_request_in_flight") == count, f"{count} requests to be in flight")
 
 
 def quick() -> pb.ModelInferRequest:

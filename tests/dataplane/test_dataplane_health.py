@@ -160,10 +160,10 @@ def test_http_answers_live_ready_and_metrics(gateway: Gateway) -> None:
 
 
 def test_metrics_count_requests_of_each_version(gateway: Gateway, client: Client) -> None:
+    newest = {"driftgate_model_name": "newest", "driftgate_model_version": "9"}
+
     def succeeded() -> float:
-        name = 'driftgate_requests_succeeded_total{model="newest",version="9"} '
-        (line,) = [line for line in gateway.get("/metrics")[1].splitlines() if line.startswith(name)]
-        return float(line.split()[-1])
+        return gateway.metric("driftgate_requests_total", rpc_response_status_code="OK", **newest)
 
     before = succeeded()
     for _ in range(3):
@@ -172,7 +172,9 @@ def test_metrics_count_requests_of_each_version(gateway: Gateway, client: Client
     while succeeded() < before + 3 and time.monotonic() < deadline:  # counted after the reply
         time.sleep(POLL_SECONDS)
     assert succeeded() == before + 3
-    _, text = gateway.get("/metrics")
-    assert "driftgate_workers_serving 1.0" in text
-    assert 'driftgate_process_restarts_total{process="0"} 0.0' in text
-    assert 'driftgate_model_served{model="versions",version="10"} 1.0' in text
+    assert gateway.metric("driftgate_workers_serving") == gateway.metric("driftgate_workers_expected") == 1
+    assert gateway.metric("driftgate_process_restarts_total") == 0
+    served = {"driftgate_model_name": "versions", "driftgate_model_version": "10"}
+    assert gateway.metric("driftgate_model_served", **served) == 1
+    for process in ("0", "control", "supervisor"):
+        assert gateway.metric("process_memory_usage_bytes", driftgate_process=process) > 1 << 20

@@ -184,8 +184,7 @@ def test_many_streams_at_once_keep_to_themselves(client: Client) -> None:
 
 
 def in_flight(gateway: Gateway) -> float:
-    (line,) = [x for x in gateway.get("/metrics")[1].splitlines() if x.startswith("driftgate_requests_in_flight ")]
-    return float(line.split()[1])
+    return gateway.metric("driftgate_request_in_flight")
 
 
 def wait_until_idle(gateway: Gateway) -> None:

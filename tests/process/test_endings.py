@@ -49,7 +49,7 @@ def slow_request() -> pb.ModelInferRequest:
 def in_flight(gateway: Gateway, client: Client, count: int) -> Iterator[list[Any]]:
     """`count` slow requests under way, as the gateway's own figures say."""
     calls = [client.begin("ModelInfer", slow_request()) for _ in range(count)]
-    until(lambda: f"driftgate_requests_in_flight {count}.0" in gateway.get("/metrics")[1], "requests are in flight")
+    until(lambda: gateway.metric("driftgate_request_in_flight") == count, "requests are in flight")
     yield calls
 
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import psutil
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
@@ -33,14 +34,21 @@ class Gateway:
         config: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
         addresses: dict[str, str] | None = None,
+        log_format: str = "text",
+        output: int | None = None,
     ) -> None:
-        """`addresses`: "grpc", "http", "admin" → HOST:PORT, where not an ephemeral port of loopback."""
+        """`addresses`: "grpc", "http", "admin" → HOST:PORT, where not an ephemeral port of loopback.
+
+        `output`: a file descriptor for standard output, which otherwise goes into the log too.
+        """
         self.models = str(models)
         self.state_dir = Path(state_dir)
         self.workers = workers
         self.config = config or {}
         self.environment = environment or {}
         self.addresses = dict.fromkeys(("grpc", "http", "admin"), "127.0.0.1:0") | (addresses or {})
+        self.log_format = log_format
+        self.output = output
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoints: dict[str, Any] = {}
         self.log_file = self.state_dir.parent / f"{self.state_dir.name}.log"
@@ -90,12 +98,13 @@ class Gateway:
             sys.executable, "-m", "gateway", "serve", "--models", self.models, "--config", str(config_file),
             "--state-dir", str(self.state_dir), "--workers", str(self.workers),
             "--grpc", self.addresses["grpc"], "--http", self.addresses["http"], "--admin", self.addresses["admin"],
-            "--log-format", "text",
+            "--log-format", self.log_format,
         ]  # fmt: skip
         clean = {key: value for key, value in os.environ.items() if not key.startswith("DRIFTGATE_")}
         with self.log_file.open("ab") as log:
+            output = log if self.output is None else self.output
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**clean, **self.environment}
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env={**clean, **self.environment}
             )
         if wait:
             self.wait_ready()
@@ -129,6 +138,14 @@ class Gateway:
                 return error.code, error.read().decode()
         except OSError:
             return 0, ""
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples of /metrics that have this name and at least these labels; 0 without any."""
+        status, text = self.get("/metrics")
+        assert status == 200, f"/metrics answered {status}"
+        families = text_string_to_metric_families(text)
+        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
     def stop(self) -> int:
         """SIGTERM; answers the exit status, and fails if a process of the tree is left."""

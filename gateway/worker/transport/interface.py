@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.errors import Status
+from gateway.telemetry.context import Trace
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -19,8 +20,12 @@ class Call(Protocol):
     """One unary RPC. Exactly one of `answer` and `refuse` is called, once, from any thread; neither raises.
 
     `deadline_seconds` is on the wall clock, inf for none. `cancelled` is kept up to date only after `watch`, which
-    costs an event: ask for it where a request may wait.
+    costs an event: ask for it where a request may wait. `received_ns` is on the monotonic clock; `trace` is the
+    pipeline's to set; `streamed`: a message of a stream.
     """
+
+    received_ns: int
+    trace: Trace | None
 
     @property
     def method(self) -> str: ...
@@ -30,6 +35,10 @@ class Call(Protocol):
     def deadline_seconds(self) -> float: ...
     @property
     def cancelled(self) -> bool: ...
+    @property
+    def authority(self) -> str: ...
+    @property
+    def streamed(self) -> bool: ...
 
     def peer(self) -> str: ...
     def watch(self) -> None: ...
@@ -47,6 +56,7 @@ class Stream(Protocol):
     metadata: Metadata
     deadline_seconds: float
     cancelled: bool
+    authority: str
 
     def peer(self) -> str: ...
     def read(self) -> None: ...

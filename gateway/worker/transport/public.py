@@ -19,6 +19,7 @@ import grpc
 import grpc.aio
 
 from gateway.errors import Status
+from gateway.telemetry.context import Trace
 from gateway.worker.transport.interface import (
     BindError,
     Metadata,
@@ -60,7 +61,19 @@ class Outbox:
 class PublicCall:
     """Answers from any thread; the RPC's coroutine waits for them."""
 
-    __slots__ = ("_answer", "_outbox", "_peer", "cancelled", "deadline_seconds", "metadata", "method")
+    __slots__ = (
+        "_answer",
+        "_outbox",
+        "_peer",
+        "cancelled",
+        "deadline_seconds",
+        "metadata",
+        "method",
+        "received_ns",
+        "trace",
+    )
+    streamed = False
+    authority = ""  # the public API does not tell
 
     def __init__(self, context: Any, method: str, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -70,6 +83,8 @@ class PublicCall:
         self.metadata: Metadata = tuple(context.invocation_metadata() or ())
         remaining = context.time_remaining()
         self.deadline_seconds = float("inf") if remaining is None else time.time() + remaining
+        self.received_ns = time.monotonic_ns()
+        self.trace: Trace | None = None
         self.cancelled = False
 
     def peer(self) -> str:
@@ -99,6 +114,8 @@ class PublicCall:
 
 
 class PublicStream:
+    authority = ""
+
     def __init__(self, context: Any, method: str, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
         self._loop = loop

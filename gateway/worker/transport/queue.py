@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from google.rpc import code_pb2
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # untyped, and ours to handle with care
 
 from gateway.errors import Status
+from gateway.telemetry.context import Trace
 from gateway.worker.transport.interface import (
     BindError,
     Metadata,
@@ -64,13 +66,26 @@ def probe() -> str:
 
 
 class QueueCall:
-    __slots__ = ("_close", "_core", "cancelled", "deadline_seconds", "metadata", "method")
+    __slots__ = (
+        "_close",
+        "_core",
+        "cancelled",
+        "deadline_seconds",
+        "metadata",
+        "method",
+        "received_ns",
+        "trace",
+    )
+    streamed = False
+    authority = ""  # the C-core does not tell it of registered methods
 
-    def __init__(self, core: Any, method: str, metadata: Metadata, deadline_seconds: float) -> None:
+    def __init__(self, core: Any, method: str, metadata: Metadata, details: Any) -> None:
         self._core = core
         self.method = method
         self.metadata = metadata
-        self.deadline_seconds = deadline_seconds
+        self.deadline_seconds: float = details.deadline
+        self.received_ns = time.monotonic_ns()
+        self.trace: Trace | None = None
         self.cancelled = False
         # Exactly one batch of a call waits for its close. Whoever pops this, in one step of the interpreter, has it.
         self._close = [cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS)]
@@ -120,11 +135,12 @@ class QueueCall:
 class QueueStream:
     """At most one read and one send are in flight, as the C-core demands; further answers wait in order."""
 
-    def __init__(self, core: Any, method: str, metadata: Metadata, deadline_seconds: float) -> None:
+    def __init__(self, core: Any, method: str, metadata: Metadata, details: Any) -> None:
         self._core = core
+        self.authority = _text(details.host)
         self.method = method
         self.metadata = metadata
-        self.deadline_seconds = deadline_seconds
+        self.deadline_seconds: float = details.deadline
         self.cancelled = False
         self._handler: StreamHandler | None = None
         self._lock = threading.Lock()
@@ -348,8 +364,7 @@ class QueueTransport:
             if event.success:
                 if not self._stopping:
                     self._post_infer()
-                details = event.call_details
-                call = QueueCall(event.call, self._methods.infer_path, event.invocation_metadata, details.deadline)
+                call = QueueCall(event.call, self._methods.infer_path, event.invocation_metadata, event.call_details)
                 event.call.start_server_batch((cygrpc.ReceiveMessageOperation(EMPTY_FLAGS),), call)
         elif tag is _NEW_OTHER:
             if event.success:
@@ -376,15 +391,15 @@ class QueueTransport:
         details = event.call_details
         method = _text(details.method)
         if method in self._methods.unary:
-            call = QueueCall(event.call, method, event.invocation_metadata, details.deadline)
+            call = QueueCall(event.call, method, event.invocation_metadata, details)
             event.call.start_server_batch((cygrpc.ReceiveMessageOperation(EMPTY_FLAGS),), call)
             return
         make_handler: Callable[[Any], StreamHandler] | None = self._methods.streams.get(method)
         if make_handler is None:
-            call = QueueCall(event.call, method, event.invocation_metadata, details.deadline)
+            call = QueueCall(event.call, method, event.invocation_metadata, details)
             call.refuse(Status(code_pb2.UNIMPLEMENTED, NOT_FOUND_METHOD % method[:200]))
             return
-        stream = QueueStream(event.call, method, event.invocation_metadata, details.deadline)
+        stream = QueueStream(event.call, method, event.invocation_metadata, details)
         stream.open(make_handler(stream))
 
 

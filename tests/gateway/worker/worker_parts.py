@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from zoo import versioned, write_version
 from gateway.errors import Status
 from gateway.messages import Desired, ModelOrder, VersionOrder
 from gateway.routing.table import RouteTable
+from gateway.telemetry.context import Trace
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.worker.catalog import Catalog
 from gateway.worker.pipeline import Pipeline
@@ -88,8 +90,12 @@ class Asked:
 
     method = "/inference.GRPCInferenceService/ModelInfer"
     metadata: Metadata = ()
+    authority = "test:1"
+    streamed = False
+    trace: Trace | None = None
 
     def __init__(self, deadline_seconds: float = float("inf")) -> None:
+        self.received_ns = time.monotonic_ns()
         self.deadline_seconds = deadline_seconds
         self.cancelled = False
         self.watched = False

@@ -1,0 +1,216 @@
+"""Everything that control exports, put together from the configuration: spans, metrics, log events, the access log."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from gateway.process import Spawn
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.events import EventLog
+from gateway.telemetry.exporting import ExportCounts
+from gateway.telemetry.fates import Fate, Signal, place
+from gateway.telemetry.measure import ExporterFigures, Figures, Measures, ProcessorFigures
+from gateway.telemetry.otlp.client import OtlpClient
+from gateway.telemetry.otlp_logs import LogsEncoder
+from gateway.telemetry.otlp_metrics import MetricsEncoder
+from gateway.telemetry.periodic_export import Payload, PeriodicExport
+from gateway.telemetry.recorder import FIXED_KEYS
+from gateway.telemetry.resource import Attributes, to_proto
+from gateway.telemetry.settings import TelemetrySettings
+from gateway.telemetry.signal_settings import SignalSettings
+from gateway.telemetry.span_export import FLUSH_SECONDS, SpanExport
+from gateway.telemetry.spans import SpanEncoder
+from runtime.shm.ring import RingReader, map_ring
+from runtime.shm.segment import Segment
+from runtime.shm.tally import Tally
+
+log = logging.getLogger(__name__)
+
+EVENTS_AT_ONCE = 512
+EXPORTERS = {"grpc": "otlp_grpc_{}_exporter", "http/protobuf": "otlp_http_{}_exporter"}
+"""Values of otel.component.type."""
+
+
+class TelemetryExport:
+    """`start`, then `stop`, once each; both from control's main thread.
+
+    `figures` are known at once, `measures` when it starts: metrics tell of the export too.
+    """
+
+    def __init__(self, orders: Spawn, settings: TelemetrySettings, resource: Attributes, events: EventLog) -> None:
+        telemetry = orders.config.telemetry
+        self._settings = settings
+        self._resource = to_proto(resource)
+        self._events = events
+        self._tally = Tally(Segment.attach(orders.export_fd, writable=True))
+        self._readers = [RingReader(map_ring(Segment.attach(fd, writable=True))) for fd in orders.ring_fds]
+        self._counts = {
+            signal: ExportCounts(self._tally, signal) for signal in (Signal.SPANS, Signal.METRICS, Signal.LOGS)
+        }
+        self._access_log: AccessLog | None = None
+        keys = [
+            *FIXED_KEYS,
+            *(f"rpc.request.metadata.{key.lower()}" for key in telemetry.metadata_attributes),
+            *(f"driftgate.baggage.{key}" for key in telemetry.baggage_attributes),
+        ]
+        if telemetry.enabled and telemetry.access_log != "off":
+            self._access_log = AccessLog(
+                telemetry.access_log, telemetry.access_log_ratio, sys.stdout, orders.config.log_format, keys
+            )
+        self._spans: SpanExport | None = None
+        traces = settings.traces if telemetry.enabled else None
+        if traces is not None or self._access_log is not None:
+            encoder = client = None
+            if traces is not None:
+                encoder = SpanEncoder(
+                    self._resource.SerializeToString(), extra_keys=keys, link_limit=settings.span_links
+                )
+                client = OtlpClient(traces, "traces")
+            self._spans = SpanExport(
+                self._readers, encoder, client, self._access_log, settings.spans, self._counts[Signal.SPANS]
+            )
+        self._periodic: list[PeriodicExport] = []
+
+    def figures(self, base: Figures) -> Figures:
+        """`base` with what is known here."""
+        return dataclasses.replace(
+            base,
+            records_dropped=lambda: {str(worker): reader.dropped for worker, reader in enumerate(self._readers)},
+            processors=self._processors,
+            exporters=self._exporters,
+            access_log_dropped=lambda: self._access_log.dropped if self._access_log is not None else 0,
+        )
+
+    def lost(self) -> dict[tuple[str, str], int]:
+        """What has been lost since the gateway's start, by signal and reason."""
+        lost = {
+            ("spans", "the worker's ring was full"): sum(reader.dropped[0] for reader in self._readers),
+            ("access log lines", "the worker's ring was full"): sum(reader.dropped[1] for reader in self._readers),
+            ("log events", "too many waited for export"): self._events.dropped,
+        }
+        for signal, name in ((Signal.SPANS, "spans"), (Signal.METRICS, "metric data points"), (Signal.LOGS, "logs")):
+            lost[name, "the receiver rejected them"] = self._count(signal, Fate.REJECTED)
+            lost[name, "their export failed"] = self._count(signal, Fate.FAILED)
+            lost[name, "too many waited for export"] = self._count(signal, Fate.QUEUE_FULL)
+        return lost
+
+    def start(self, measures: Measures, *, follows: bool) -> None:
+        """`follows`: an earlier control process of this gateway has exported before this one."""
+        settings = self._settings
+        for signal, destination in (
+            ("traces", settings.traces),
+            ("metrics", settings.metrics),
+            ("logs", settings.logs),
+        ):
+            if destination is not None:
+                log.info("%s go to %s (%s)", signal, destination.shown, destination.protocol)
+        if self._spans is not None:
+            self._spans.start()
+        if settings.metrics is not None:
+            encoder = MetricsEncoder(self._resource, settings.temporality)
+            if follows:
+                encoder.start_from(measures.snapshot())
+            self._add(
+                "metrics",
+                lambda: encoder.encode(measures.snapshot()),
+                settings.metrics,
+                settings.metric_interval_seconds,
+                Signal.METRICS,
+            )
+        if settings.logs is not None:
+            logs = LogsEncoder(self._resource)
+            delay = settings.log_records.schedule_delay_seconds
+            self._add("logs", lambda: logs.encode(self._events.take(EVENTS_AT_ONCE)), settings.logs, delay, Signal.LOGS)
+
+    def stop(self) -> None:
+        """Sends what is there, for a few seconds; what is left then is counted as dropped."""
+        threads = [
+            threading.Thread(target=export.stop, args=(FLUSH_SECONDS,), name="flush") for export in self._periodic
+        ]
+        for thread in threads:
+            thread.start()
+        if self._spans is not None:
+            self._spans.stop(FLUSH_SECONDS)
+        for thread in threads:
+            thread.join()
+        if self._access_log is not None:
+            self._access_log.close()
+
+    def _add(
+        self,
+        name: Literal["metrics", "logs"],
+        collect: Callable[[], Sequence[Payload]],
+        destination: SignalSettings,
+        interval_seconds: float,
+        signal: Signal,
+    ) -> None:
+        client = OtlpClient(destination, name)
+        export = PeriodicExport(name, collect, client, interval_seconds, self._counts[signal])
+        self._periodic.append(export)
+        export.start()
+
+    def _exporters(self) -> list[ExporterFigures]:
+        """One for each exported signal, and one for the spans of runs."""
+        settings = self._settings
+        found = []
+        for signal, name, kind, destination in (
+            (Signal.SPANS, "span", "span", settings.traces),
+            (Signal.RUN_SPANS, "span", "span", settings.traces),
+            (Signal.METRICS, "metric_data_point", "metric", settings.metrics),
+            (Signal.LOGS, "log", "log", settings.logs),
+        ):
+            if destination is not None:
+                found.append(
+                    ExporterFigures(
+                        name,
+                        EXPORTERS[destination.protocol].format(kind),
+                        exported=self._count(signal, Fate.EXPORTED),
+                        failed={
+                            "rejected": self._count(signal, Fate.REJECTED),
+                            "failed": self._count(signal, Fate.FAILED),
+                        },
+                        inflight=self._spans.under_way(signal) if self._spans is not None else 0,
+                    )
+                )
+        return found
+
+    def _processors(self) -> list[ProcessorFigures]:
+        found = []
+        if self._settings.traces is not None and self._spans is not None:
+            found.append(
+                ProcessorFigures(
+                    "span",
+                    "batching_span_processor",
+                    processed=sum(
+                        self._count(Signal.SPANS, fate) for fate in (Fate.EXPORTED, Fate.REJECTED, Fate.FAILED)
+                    ),
+                    dropped={
+                        "queue_full": self._count(Signal.SPANS, Fate.QUEUE_FULL)
+                        + sum(reader.dropped[0] for reader in self._readers)
+                    },
+                    size=sum(reader.held for reader in self._readers),
+                    capacity=sum(reader.capacity for reader in self._readers),
+                )
+            )
+        if self._settings.logs is not None:
+            found.append(
+                ProcessorFigures(
+                    "log",
+                    "batching_log_processor",
+                    processed=sum(
+                        self._count(Signal.LOGS, fate) for fate in (Fate.EXPORTED, Fate.REJECTED, Fate.FAILED)
+                    ),
+                    dropped={"queue_full": self._events.dropped},
+                    size=self._events.waiting,
+                    capacity=self._events.capacity,
+                )
+            )
+        return found
+
+    def _count(self, signal: Signal, fate: Fate) -> int:
+        return self._tally.value(place(signal, fate))

@@ -1,0 +1,201 @@
+"""Trace context in and out (W3C Trace Context, W3C Baggage): which trace a request belongs to, and its span's id.
+
+A request with a valid `traceparent` becomes a span of the caller's trace; any other begins a trace of its own. What is
+wrong in a header is ignored, as the specification says, and never fails a request.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from urllib.parse import unquote
+
+from gateway.telemetry.sampler import SAMPLED, Sampler
+from runtime.shm.record import TEXT_BYTES, Mark
+
+TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
+
+PARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+CURRENT_LENGTH = 55  # of version 00, which has nothing after the flags
+RANDOM = 0x02  # trace-flags, level 2: the caller says that its trace id is random
+MEMBER = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
+MAX_MEMBERS = 32
+MAX_STATE = 512  # characters that must be passed on; longer ones may be left out
+MAX_ECHO = 1024  # of baggage that goes back: clients take 8 KiB of metadata in all
+
+IDS = struct.Struct("16s8s")
+IDS_AT_ONCE = 512
+
+Metadata = Sequence[tuple[str, str | bytes]]
+Headers = tuple[tuple[str, str], ...]
+Id = tuple[bytes, bytes, str]
+
+
+class Trace:
+    """A request's place in its trace. `text`, `state_bytes`, `extra_bytes`: as in the record (runtime/shm/record.py).
+
+    `headers` go back to the client with the reply.
+    """
+
+    __slots__ = ("extra_bytes", "flags", "headers", "marks", "parent_id", "span_id", "state_bytes", "text", "trace_id")
+
+    def __init__(self, trace_id: bytes, span_id: bytes, flags: int, headers: Headers) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_id = b""
+        self.flags = flags
+        self.marks = 0
+        self.headers = headers
+        self.text = b""
+        self.state_bytes = 0
+        self.extra_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Trace {self.trace_id.hex()} span={self.span_id.hex()} flags={self.flags:02x}>"
+
+    @property
+    def sampled(self) -> bool:
+        return bool(self.flags & SAMPLED)
+
+    def add(self, number: int, value: str) -> None:
+        """One more attribute, by its number among the recorder's keys; cut, or left out, where there is no room."""
+        room = min(TEXT_BYTES - len(self.text) - 2, 255)
+        data = value.encode()
+        if len(data) > room:
+            self.marks |= Mark.TEXT_CUT
+            data = data[: max(room, 0)].decode(errors="ignore").encode()
+        if data:
+            self.text += bytes((number, len(data))) + data
+            self.extra_bytes += 2 + len(data)
+
+
+def log_fields(trace: Trace | None) -> dict[str, str] | None:
+    """For `extra` of a log call that is about a request."""
+    return {"trace_id": trace.trace_id.hex(), "span_id": trace.span_id.hex()} if trace is not None else None
+
+
+class Tracer:
+    """`begin` is on the request path: a few dictionary look-ups where a request has no context. Thread-safe."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        propagators: Sequence[str],
+        *,
+        respond: bool,
+        metadata_keys: Sequence[str] = (),
+        baggage_keys: Sequence[str] = (),
+        first_key: int = 0,
+    ) -> None:
+        """`metadata_keys` and `baggage_keys` become attributes numbered from `first_key` on, in this order."""
+        self._sampler = sampler
+        self._threshold = sampler.threshold
+        self._all, self._none = sampler.ratio >= 1, sampler.ratio <= 0
+        self._respond = respond
+        self._trace_context = "tracecontext" in propagators
+        self._metadata_keys = {key.lower(): first_key + index for index, key in enumerate(metadata_keys)}
+        first_key += len(self._metadata_keys)
+        self._baggage_keys = {key: first_key + index for index, key in enumerate(baggage_keys)}
+        self._wanted = {TRACEPARENT, TRACESTATE} if self._trace_context else set()
+        self._wanted |= {*self._metadata_keys}
+        if "baggage" in propagators:
+            self._wanted.add(BAGGAGE)
+        self._ids: Iterator[Id] = iter(())
+
+    def begin(self, metadata: Metadata) -> Trace:
+        wanted = self._wanted
+        for key, _ in metadata:
+            if key in wanted:
+                return self._continue(metadata)
+        return self._root(self.new_id())
+
+    def new_id(self) -> Id:
+        """A trace id, a span id, and the traceparent of both: random, from the operating system, never used twice."""
+        for identity in self._ids:  # the iterator of a list: one step, whichever thread takes it
+            return identity
+        block = os.urandom(IDS.size * IDS_AT_ONCE)
+        digits = block.hex()
+        ids = [
+            (trace_id, span_id, f"00-{digits[at : at + 32]}-{digits[at + 32 : at + 48]}-01")
+            for at, (trace_id, span_id) in zip(range(0, len(digits), 48), IDS.iter_unpack(block), strict=True)
+        ]
+        first = ids.pop()
+        self._ids = iter(ids)
+        return first
+
+    def _root(self, identity: Id) -> Trace:
+        trace_id, span_id, header = identity
+        if self._all or (not self._none and int.from_bytes(trace_id[8:], "big") < self._threshold):
+            return Trace(trace_id, span_id, SAMPLED, ((TRACEPARENT, header),) if self._respond else ())
+        return Trace(trace_id, span_id, 0, ((TRACEPARENT, header[:-1] + "0"),) if self._respond else ())
+
+    def _continue(self, metadata: Metadata) -> Trace:
+        """A request with context, or with metadata that becomes an attribute."""
+        values: dict[str, list[str]] = {}
+        for key, value in metadata:
+            if key in self._wanted and isinstance(value, str):
+                values.setdefault(key, []).append(value)
+        trace = self._child(values.get(TRACEPARENT, ())) or self._root(self.new_id())
+        if trace.marks & Mark.PARENT and TRACESTATE in values:
+            state = valid_state(",".join(values[TRACESTATE]))
+            trace.text = fitting(state)
+            trace.state_bytes = len(trace.text)
+            trace.marks |= Mark.TEXT_CUT if len(trace.text) < len(state) else 0
+            if state and self._respond:
+                trace.headers += ((TRACESTATE, state),)
+        baggage = ",".join(values.get(BAGGAGE, ()))
+        if baggage and len(baggage) <= MAX_ECHO and self._respond:
+            trace.headers += ((BAGGAGE, baggage),)
+        for key, number in self._metadata_keys.items():
+            if key in values:
+                trace.add(number, ",".join(values[key]))
+        if baggage and self._baggage_keys:
+            for name, value in members_of(baggage):
+                if name in self._baggage_keys:
+                    trace.add(self._baggage_keys[name], value)
+        return trace
+
+    def _child(self, headers: Sequence[str]) -> Trace | None:
+        """None: there is no parent, or not one valid one."""
+        match = PARENT.fullmatch(headers[0]) if len(headers) == 1 else None
+        if match is None or (match[1] == "00" and len(match[0]) != CURRENT_LENGTH):
+            return None
+        trace_id, parent_flags = bytes.fromhex(match[2]), int(match[4], 16)
+        _, span_id, header = self.new_id()
+        flags = parent_flags & RANDOM
+        if self._sampler.child(trace_id, parent_flags):
+            flags |= SAMPLED
+        back = ((TRACEPARENT, f"00-{match[2]}-{header[36:52]}-{flags:02x}"),) if self._respond else ()
+        trace = Trace(trace_id, span_id, flags, back)
+        trace.parent_id = bytes.fromhex(match[3])
+        trace.marks = Mark.PARENT
+        return trace
+
+
+def valid_state(state: str) -> str:
+    """The list's members without blanks between them; "" where one is wrong or there are too many."""
+    members = [member.strip(" \t") for member in state.split(",")]
+    members = [member for member in members if member]
+    keys = {member.partition("=")[0] for member in members}
+    if len(members) > MAX_MEMBERS or len(keys) < len(members) or not all(MEMBER.fullmatch(m) for m in members):
+        return ""
+    joined = ",".join(members)
+    return joined if len(joined) <= MAX_STATE else ""
+
+
+def fitting(state: str) -> bytes:
+    """As many whole members from the left as a record holds: those on the right are the oldest."""
+    data = state.encode()
+    if len(data) <= TEXT_BYTES:
+        return data
+    return data[: data.rfind(b",", 0, TEXT_BYTES + 1)] if b"," in data[: TEXT_BYTES + 1] else b""
+
+
+def members_of(baggage: str) -> Iterator[tuple[str, str]]:
+    """Names and decoded values; properties after `;` are left out, and so is what is no member."""
+    for member in baggage.split(","):
+        name, equals, value = member.partition(";")[0].partition("=")
+        if equals:
+            yield name.strip(), unquote(value.strip(), errors="replace")

@@ -1,0 +1,249 @@
+"""The log events: what each says and when, as data; and the log that holds them until they are exported.
+
+An event is an OpenTelemetry log record with a name. Its attributes are declared here or, where spans and metrics carry
+them too, in conventions.py. The reference is generated.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gateway.telemetry.conventions import ATTRIBUTES, EVENT, Attribute
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 2048  # events; at the default interval of export, more than any operator causes
+MAX_TEXT = 4096  # characters of a body or an attribute; the rest is cut off
+MAX_ATTRIBUTES = 32
+MAX_ITEMS = 128  # of a list
+MAX_ITEM_TEXT = 128  # characters
+MAX_KEY = 256  # characters
+INT64 = range(-(2**63), 2**63)  # what an attribute's integer holds; others become text
+# Together they keep the largest event below the 3.5 MiB that an export may have, at four bytes a character.
+
+Value = str | bool | int | float | Sequence[str] | Sequence[int]
+
+_conventional = {attribute.key: attribute for attribute in ATTRIBUTES}
+
+FIELDS: dict[str, Attribute] = {
+    "model": _conventional["driftgate.model.name"],
+    "version": _conventional["driftgate.model.version"],
+    "digest": _conventional["driftgate.model.digest"],
+    "worker": _conventional["driftgate.worker"],
+    "code": _conventional["rpc.response.status_code"],
+    "refusal": _conventional["driftgate.refusal.reason"],
+    "pid": Attribute("process.pid", "int", (EVENT,), "The process."),
+    "previous_pid": Attribute("driftgate.process.previous_pid", "int", (EVENT,), "The process in whose place it is."),
+    "action": Attribute("driftgate.change.action", "string", (EVENT,), "load, unload, set label canary, ..."),
+    "actor": Attribute("driftgate.change.actor", "string", (EVENT,), "Who asked for the change, as in the audit."),
+    "outcome": Attribute("driftgate.change.outcome", "string", (EVENT,), "refused or failed."),
+    "audit": Attribute("driftgate.change.audit_id", "int", (EVENT,), "The change's record in the audit."),
+    "seconds": Attribute("driftgate.change.duration", "double", (EVENT,), "Seconds that the change took."),
+    "versions": Attribute("driftgate.route.versions", "int[]", (EVENT,), "The versions that are served."),
+    "versions_before": Attribute("driftgate.route.previous.versions", "int[]", (EVENT,), "Those served before."),
+    "default": Attribute("driftgate.route.default", "int", (EVENT,), "The version that is the default; absent: none."),
+    "default_before": Attribute("driftgate.route.previous.default", "int", (EVENT,), "The default before."),
+    "target": Attribute(
+        "driftgate.route.default_target", "string", (EVENT,), "What the default is set to: a version, a label, newest."
+    ),
+    "target_before": Attribute("driftgate.route.previous.default_target", "string", (EVENT,), "The same, before."),
+    "labels": Attribute("driftgate.route.labels", "string[]", (EVENT,), "The labels, as stable=2."),
+    "labels_before": Attribute("driftgate.route.previous.labels", "string[]", (EVENT,), "The labels before."),
+    "error": Attribute("driftgate.error.message", "string", (EVENT,), "What was wrong."),
+    "count": Attribute("driftgate.event.count", "int", (EVENT,), "How many the event stands for."),
+    "window": Attribute("driftgate.event.window", "double", (EVENT,), "Seconds in which these came."),
+    "signal": Attribute("driftgate.telemetry.signal", "string", (EVENT,), "What was dropped: spans, metrics, logs."),
+}  # fmt: skip
+"""By the names under which events are emitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """One entry of the catalogue. `fields`: names of FIELDS; `body`: a format string over them.
+
+    `level`: of Python's logging. `logged`: the process log says it by this event; else a line of its own does.
+    """
+
+    name: str
+    level: int
+    text: str
+    body: str
+    fields: tuple[str, ...]
+    logged: bool = True
+
+
+VERSION_LOADED = EventKind(
+    "driftgate.version.loaded", logging.INFO,
+    "A version is in the memory of every worker, and from now on served.",
+    "version {version} of {model!r} is loaded on every worker",
+    ("model", "version", "digest"), logged=False,
+)  # fmt: skip
+VERSION_SWAPPED = EventKind(
+    "driftgate.version.swapped", logging.INFO,
+    "A change of the versions that are served, or of the one that is the default; every worker has taken it up.",
+    "{model!r} is served by {versions} (before: {versions_before}), by default {default} (before: {default_before})",
+    ("model", "versions", "versions_before", "default", "default_before", "action", "actor", "audit", "seconds"),
+    logged=False,
+)  # fmt: skip
+ROUTE_CHANGED = EventKind(
+    "driftgate.route.changed", logging.INFO,
+    "A change of the labels, or of what the default is set to.",
+    "{model!r} has the labels {labels} (before: {labels_before}) and the default {target} (before: {target_before})",
+    ("model", "labels", "labels_before", "target", "target_before", "action", "actor", "audit", "seconds"),
+    logged=False,
+)  # fmt: skip
+CHANGE_REFUSED = EventKind(
+    "driftgate.change.refused", logging.WARNING,
+    "A change that an operator, a client or the gateway itself asked for was refused, or failed; nothing has changed.",
+    "{action} {model!r} by {actor} {outcome}: {error}",
+    ("model", "action", "actor", "outcome", "error"),
+)  # fmt: skip
+LOAD_FAILED = EventKind(
+    "driftgate.version.load_failed", logging.ERROR,
+    "A worker could not load a version.",
+    "worker {worker} cannot load version {version} of {model!r}: {error}",
+    ("model", "version", "digest", "worker", "error"), logged=False,
+)  # fmt: skip
+WORKER_DIED = EventKind(
+    "driftgate.worker.died", logging.ERROR,
+    "A worker ended without having been told to; it is started again.",
+    "worker {worker} (pid {pid}) ended unexpectedly",
+    ("worker", "pid"), logged=False,
+)  # fmt: skip
+WORKER_RESTARTED = EventKind(
+    "driftgate.worker.restarted", logging.INFO,
+    "A worker is there again, in a new process.",
+    "worker {worker} is there again: pid {pid} in place of {previous_pid}",
+    ("worker", "pid", "previous_pid"), logged=False,
+)  # fmt: skip
+CONTROL_RESTARTED = EventKind(
+    "driftgate.control.restarted", logging.WARNING,
+    "The control process ended unexpectedly and is there again; workers served on meanwhile.",
+    "control is there again, as pid {pid}",
+    ("pid",),
+)  # fmt: skip
+REQUESTS_REFUSED = EventKind(
+    "driftgate.requests.refused", logging.WARNING,
+    "Requests got an error; one event stands for all of a model, code and reason, at most every 10 s.",
+    "{count} requests to model {model} got {code} ({refusal}) in {window:.1f} s",
+    ("model", "code", "refusal", "count", "window"),
+)  # fmt: skip
+REPOSITORY_PROBLEM = EventKind(
+    "driftgate.repository.problem", logging.WARNING,
+    "The model repository, or a part of it, cannot be read.",
+    "repository: {error}; what is loaded is served on",
+    ("error",),
+)  # fmt: skip
+TELEMETRY_DROPPED = EventKind(
+    "driftgate.telemetry.dropped", logging.WARNING,
+    "Telemetry found no room, or no receiver, and is lost.",
+    "{count} {signal} were dropped in {window:.1f} s: {error}",
+    ("signal", "count", "window", "error"),
+)  # fmt: skip
+
+CATALOGUE: tuple[EventKind, ...] = (
+    VERSION_LOADED,
+    VERSION_SWAPPED,
+    ROUTE_CHANGED,
+    CHANGE_REFUSED,
+    LOAD_FAILED,
+    WORKER_DIED,
+    WORKER_RESTARTED,
+    CONTROL_RESTARTED,
+    REQUESTS_REFUSED,
+    REPOSITORY_PROBLEM,
+    TELEMETRY_DROPPED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """One log record to be exported. `name` "": a line of the process log. Ids are empty without a request."""
+
+    name: str
+    level: int
+    body: str
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+    unix_ns: int = 0
+    observed_unix_ns: int = 0
+    trace_id: bytes = b""
+    span_id: bytes = b""
+    trace_flags: int = 0
+
+
+class EventLog:
+    """At most MAX_WAITING events, oldest first; what comes when it is full is dropped and counted. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[LogEvent] = deque()
+        self._dropped = 0
+        self._lock = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def capacity(self) -> int:
+        return MAX_WAITING
+
+    @property
+    def dropped(self) -> int:
+        """Since this log was made."""
+        return self._dropped
+
+    def emit(self, kind: EventKind, **fields: Value | None) -> None:
+        """`fields`: a value for each of the kind's; None: it does not apply. Raises TypeError for other fields."""
+        if fields.keys() != set(kind.fields):
+            raise TypeError(f"{kind.name} has the fields {', '.join(kind.fields)}; got {', '.join(fields)}")
+        body = kind.body.format_map({name: _readable(value) for name, value in fields.items()})
+        attributes = {FIELDS[name].key: value for name, value in fields.items() if value is not None}
+        now = time.time_ns()
+        self.offer(LogEvent(kind.name, kind.level, body, attributes, now, now))
+        if kind.logged:
+            log.log(kind.level, "%s", body, extra={"event_name": kind.name, **attributes})
+
+    def offer(self, event: LogEvent) -> bool:
+        """False: there was no room."""
+        event = _bounded(event)
+        with self._lock:
+            if len(self._waiting) >= MAX_WAITING:
+                self._dropped += 1
+                return False
+            self._waiting.append(event)
+            return True
+
+    def take(self, most: int) -> list[LogEvent]:
+        """The oldest; they are no longer in the log."""
+        with self._lock:
+            return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+
+def _readable(value: Value | None) -> str | int | float:
+    """As a body shows it."""
+    if value is None:
+        return "none"
+    if isinstance(value, str | int | float):
+        return value
+    return ", ".join(map(str, value)) or "none"
+
+
+def _bounded(event: LogEvent) -> LogEvent:
+    first = list(event.attributes.items())[:MAX_ATTRIBUTES]
+    attributes = {key[:MAX_KEY]: _cut(value) for key, value in first}
+    return replace(event, body=event.body[:MAX_TEXT], attributes=attributes)
+
+
+def _cut(value: Value) -> Value:
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    if isinstance(value, int) and value not in INT64:
+        return str(value)[:MAX_TEXT]
+    if isinstance(value, int | float):
+        return value
+    return [item[:MAX_ITEM_TEXT] if isinstance(item, str) else item for item in value[:MAX_ITEMS]]  # type: ignore[return-value]

@@ -1,0 +1,42 @@
+"""What became of what was to be exported, in counts that outlive the control process.
+
+The counts stand in a tally that the supervisor owns, so that sent and dropped always add up to what was recorded.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from gateway.telemetry.fates import Fate, Signal, place
+from gateway.telemetry.otlp.client import Outcome
+from runtime.shm.tally import Tally
+
+
+class ExportCounts:
+    """One signal's counts; thread-safe. Spans of requests and of runs are counted apart."""
+
+    def __init__(self, tally: Tally, signal: Signal) -> None:
+        self._tally = tally
+        self._signal = signal
+        self._lock = threading.Lock()
+
+    def count(self, outcome: Outcome, items: int, runs: int = 0) -> None:
+        """`items` (and `runs`) were in one export. What a receiver rejects it does not name: counted as items first."""
+        rejected, dropped = outcome.rejected, outcome.dropped
+        with self._lock:
+            for signal, total in ((self._signal, items), (Signal.RUN_SPANS, runs)):
+                lost = min(dropped, total)
+                refused = min(rejected, total - lost)
+                rejected, dropped = rejected - refused, dropped - lost
+                self._add(signal, Fate.FAILED, lost)
+                self._add(signal, Fate.REJECTED, refused)
+                self._add(signal, Fate.EXPORTED, total - lost - refused)
+
+    def dropped(self, fate: Fate, items: int, runs: int = 0) -> None:
+        with self._lock:
+            self._add(self._signal, fate, items)
+            self._add(Signal.RUN_SPANS, fate, runs)
+
+    def _add(self, signal: Signal, fate: Fate, count: int) -> None:
+        if count:
+            self._tally.add(place(signal, fate), count)

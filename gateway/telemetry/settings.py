@@ -1,0 +1,190 @@
+"""The telemetry settings of one gateway, read from OTEL_* variables as a whole.
+
+A deviation from OpenTelemetry's SDK, which exports three signals to localhost by default: here a signal is exported
+when OTEL_{TRACES,METRICS,LOGS}_EXPORTER names `otlp`, or is unset while an endpoint is set that applies to the signal.
+A gateway without settings connects to nothing. `none` switches a signal off; exporters other than OTLP there are none,
+and metrics are at /metrics in any case.
+
+Light: this imports no OpenTelemetry and no gRPC, so that every process may read its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from gateway.telemetry.signal_settings import Signal, SignalSettings, has_endpoint, read_signal
+from gateway.telemetry.variables import TelemetrySettingsError, Variables, shown
+
+Temporality = Literal["cumulative", "delta", "lowmemory"]
+ExemplarFilter = Literal["trace_based", "always_on", "always_off"]
+
+SAMPLERS = (
+    "always_on", "always_off", "traceidratio",
+    "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+)  # fmt: skip
+DEFAULT_SAMPLER = "parentbased_always_on"
+PROPAGATORS = ("tracecontext", "baggage")
+TEMPORALITIES = ("cumulative", "delta", "lowmemory")
+EXEMPLAR_FILTERS = ("trace_based", "always_on", "always_off")
+
+DEFAULT_COUNT_LIMIT = 128
+"""Attributes of a span or log record, and links of a span, by the specification."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProcessorSettings:
+    """How single records become exports. The defaults are for thousands of records a second, not the specification's.
+
+    `schedule_delay_seconds`: the longest wait for more. `export_timeout_seconds`: for a flush. `max_queue_size`: how
+    many may wait, None where no variable says. `max_export_batch_size`: records of one export, never above the queue.
+    """
+
+    schedule_delay_seconds: float = 1.0
+    export_timeout_seconds: float = 30.0
+    max_queue_size: int | None = None
+    max_export_batch_size: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeLimits:
+    """`count`: attributes of one record. `value_length`: characters of one string, None: no limit."""
+
+    count: int = DEFAULT_COUNT_LIMIT
+    value_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """What is exported, where to, and how. `traces`, `metrics`, `logs`: None where the signal is not exported.
+
+    `disabled`: OTEL_SDK_DISABLED, no signal is exported. `sampler` is one of SAMPLERS; `sampler_ratio`, 0 to 1, counts
+    for those with traceidratio in their name. `warnings`: what was set and is not followed, a line each, to be logged.
+    """
+
+    disabled: bool = False
+    traces: SignalSettings | None = None
+    metrics: SignalSettings | None = None
+    logs: SignalSettings | None = None
+    sampler: str = DEFAULT_SAMPLER
+    sampler_ratio: float = 1.0
+    propagators: tuple[str, ...] = PROPAGATORS
+    spans: BatchProcessorSettings = BatchProcessorSettings()
+    log_records: BatchProcessorSettings = BatchProcessorSettings()
+    metric_interval_seconds: float = 60.0
+    metric_timeout_seconds: float = 30.0
+    temporality: Temporality = "cumulative"
+    exemplar_filter: ExemplarFilter = "trace_based"
+    span_attributes: AttributeLimits = AttributeLimits()
+    log_attributes: AttributeLimits = AttributeLimits()
+    span_links: int = DEFAULT_COUNT_LIMIT
+    warnings: tuple[str, ...] = ()
+
+
+def read_settings(environment: Mapping[str, str]) -> TelemetrySettings:
+    """TelemetrySettingsError names every variable that is wrong."""
+    variables = Variables(environment)
+    disabled = variables.flag("OTEL_SDK_DISABLED")
+    traces, metrics, logs = (
+        None if disabled or not _is_exported(variables, signal) else read_signal(variables, signal)
+        for signal in ("traces", "metrics", "logs")
+    )
+    settings = TelemetrySettings(
+        disabled=disabled,
+        traces=traces,
+        metrics=metrics,
+        logs=logs,
+        sampler=variables.choice("OTEL_TRACES_SAMPLER", allowed=SAMPLERS, default=DEFAULT_SAMPLER),
+        sampler_ratio=_read_ratio(variables),
+        propagators=_read_propagators(variables),
+        spans=_read_batch_processor(variables, "OTEL_BSP"),
+        log_records=_read_batch_processor(variables, "OTEL_BLRP"),
+        metric_interval_seconds=variables.seconds("OTEL_METRIC_EXPORT_INTERVAL", default=60.0),
+        metric_timeout_seconds=variables.seconds("OTEL_METRIC_EXPORT_TIMEOUT", default=30.0),
+        temporality=cast(
+            "Temporality",
+            variables.choice(
+                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", allowed=TEMPORALITIES, default="cumulative"
+            ),
+        ),
+        exemplar_filter=cast(
+            "ExemplarFilter",
+            variables.choice("OTEL_METRICS_EXEMPLAR_FILTER", allowed=EXEMPLAR_FILTERS, default="trace_based"),
+        ),
+        span_attributes=_read_limits(variables, "SPAN"),
+        log_attributes=_read_limits(variables, "LOGRECORD"),
+        span_links=_count(variables, "OTEL_SPAN_LINK_COUNT_LIMIT"),
+        warnings=variables.warnings,
+    )
+    if variables.problems:
+        raise TelemetrySettingsError(variables.problems)
+    return settings
+
+
+def _is_exported(variables: Variables, signal: Signal) -> bool:
+    name = f"OTEL_{signal.upper()}_EXPORTER"
+    exporters = variables.listing(name)
+    if not exporters:
+        return has_endpoint(variables, signal)
+    known = {"otlp", "none"} | ({"prometheus"} if signal == "metrics" else set())
+    for other in exporters:
+        if other not in known:
+            variables.warn(name, f"expected otlp or none, got {shown(other)}; there is no such exporter here")
+    return "otlp" in exporters and "none" not in exporters
+
+
+def _read_ratio(variables: Variables) -> float:
+    """A wrong one counts as unset, as the specification demands."""
+    name, value = variables.text("OTEL_TRACES_SAMPLER_ARG")
+    if not value or not variables.text("OTEL_TRACES_SAMPLER")[1].lower().endswith("traceidratio"):
+        return 1.0
+    try:
+        ratio = float(value)
+    except ValueError:
+        ratio = -1.0
+    if not 0 <= ratio <= 1:  # NaN is not either
+        variables.warn(name, f"expected a number from 0 to 1, got {shown(value)}; 1 is used")
+        return 1.0
+    return ratio
+
+
+def _read_propagators(variables: Variables) -> tuple[str, ...]:
+    name = "OTEL_PROPAGATORS"
+    given = variables.listing(name)
+    for other in given:
+        if other not in (*PROPAGATORS, "none"):
+            variables.warn(name, f"expected tracecontext, baggage or none, got {shown(other)}; it is left out")
+    if "none" in given:
+        return ()
+    return tuple(item for item in given if item in PROPAGATORS) if given else PROPAGATORS
+
+
+def _read_batch_processor(variables: Variables, prefix: str) -> BatchProcessorSettings:
+    """Without a size of its own, a batch is no larger than the queue."""
+    ours = BatchProcessorSettings()
+    queue = variables.number(f"{prefix}_MAX_QUEUE_SIZE", default=None, least=1)
+    name = f"{prefix}_MAX_EXPORT_BATCH_SIZE"
+    batch = variables.number(name, default=None, least=1)
+    if queue is not None and batch is not None and batch > queue:
+        variables.problem(name, f"expected at most {prefix}_MAX_QUEUE_SIZE, which is {queue}, got {batch}")
+    return BatchProcessorSettings(
+        schedule_delay_seconds=variables.seconds(f"{prefix}_SCHEDULE_DELAY", default=ours.schedule_delay_seconds),
+        export_timeout_seconds=variables.seconds(f"{prefix}_EXPORT_TIMEOUT", default=ours.export_timeout_seconds),
+        max_queue_size=queue,
+        max_export_batch_size=batch or min(ours.max_export_batch_size, queue or ours.max_export_batch_size),
+    )
+
+
+def _read_limits(variables: Variables, kind: str) -> AttributeLimits:
+    return AttributeLimits(
+        count=_count(variables, f"OTEL_{kind}_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+        value_length=variables.number(
+            f"OTEL_{kind}_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", default=None
+        ),
+    )
+
+
+def _count(variables: Variables, *names: str) -> int:
+    number = variables.number(*names, default=None)
+    return DEFAULT_COUNT_LIMIT if number is None else number

@@ -1,0 +1,110 @@
+"""A fleet on a socket of its own, and workers at the other end of it: the real link under a script."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from gateway.control.fleet import Fleet
+from gateway.messages import Answer, Desired, Hello, Progress, Request, VersionReport
+from gateway.supervisor.ports import private_listener
+from gateway.telemetry.events import EventLog, LogEvent
+from gateway.worker.link import Link
+
+WAIT_SECONDS = 30.0
+
+
+@dataclass
+class Linked:
+    """A fleet that listens at `address`, and what it has emitted."""
+
+    fleet: Fleet
+    events: EventLog
+    address: str
+
+    async def found(self, name: str) -> LogEvent:
+        """The next event of this name; others before it are left out. Waits for it: other threads' doing."""
+        taken: list[LogEvent] = []
+
+        def arrived() -> bool:
+            taken.extend(self.events.take(1000))
+            return any(event.name == name for event in taken)
+
+        for _ in range(round(WAIT_SECONDS / 0.01)):
+            if await self.fleet.until(arrived, 0.01):
+                break
+        return next(event for event in taken if event.name == name)
+
+
+@asynccontextmanager
+async def linked() -> AsyncIterator[Linked]:
+    async def answer(request: Request) -> Answer:
+        return Answer(id=request.id)
+
+    held = private_listener()
+    held.held.setblocking(False)
+    events = EventLog()
+    fleet = Fleet(held.held, lambda _index, _report: None, answer, events)
+    await fleet.start()
+    try:
+        yield Linked(fleet, events, held.address)
+    finally:
+        await fleet.stop()
+        held.held.close()
+
+
+class ScriptedWorker:
+    """Says of every version it is told to hold that it is available, or of those in `failing` that it is not."""
+
+    def __init__(self, address: str, index: int = 0, pid: int = 0, failing: tuple[int, ...] = ()) -> None:
+        self._index = index
+        self._pid = pid or os.getpid()
+        self._failing = failing
+        self._states: dict[tuple[str, int, int], VersionReport] = {}
+        self.link = Link(address, self._greet, self._on_desired)
+
+    def _greet(self) -> list[BaseModel]:
+        return [Hello(index=self._index, pid=self._pid, transport="queue"), *self._states.values()]
+
+    def _on_desired(self, desired: Desired) -> None:
+        for model in desired.models:
+            prepared = model.prepare if model.prepare_on in (-1, self._index) else ()
+            for version in (*model.serve, *prepared):
+                failed = version.version in self._failing
+                report = VersionReport(
+                    model=model.model, version=version.version, digest=version.digest, generation=version.generation,
+                    state="FAILED" if failed else "AVAILABLE", reason="it is broken" if failed else "",
+                )  # fmt: skip
+                self._states[model.model, version.version, version.generation] = report
+                self.link.report(report)
+        self.link.report(Progress(revision=desired.revision, settled=True, listening=True, draining=False))
+
+    def drain(self) -> None:
+        self.link.report(Progress(revision=0, settled=True, listening=True, draining=True))
+
+
+@contextmanager
+def worker_at(address: str, index: int = 0, pid: int = 0, failing: tuple[int, ...] = ()) -> Iterator[ScriptedWorker]:
+    worker = ScriptedWorker(address, index, pid, failing)
+    worker.link.start()
+    try:
+        yield worker
+    finally:
+        worker.link.stop()
+
+
+def main() -> None:
+    """A worker's process: `python control_fleet.py ADDRESS INDEX`, until it is ended. The address is in hexadecimal."""
+    import sys
+    import threading
+
+    with worker_at(bytes.fromhex(sys.argv[1]).decode(), int(sys.argv[2])):
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

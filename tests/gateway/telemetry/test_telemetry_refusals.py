@@ -1,0 +1,82 @@
+"""Refused requests become few events, whose counts add up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from gateway.telemetry.events import EventLog
+from gateway.telemetry.refusals import QUIET_SECONDS, RefusalSummary
+from runtime.shm.series import COUNTERS, Series, SeriesKey
+
+NOTHING = np.zeros(1, np.uint64)
+OVERLOADED, UNKNOWN = ("m", 8, "OVERLOADED"), ("", 5, "NOT_FOUND")
+
+
+def series(model: str, code: int, reason: str, count: int, *, version: int = 1, variant: str = "default") -> Series:
+    counters = dict.fromkeys(COUNTERS, 0) | {"requests": count}
+    return Series(SeriesKey(model, version, variant, code, reason), counters, *[NOTHING] * 5)
+
+
+def told(summary: RefusalSummary, totals: Sequence[Series], now: float) -> list[tuple[object, ...]]:
+    """(model, code, reason, count, seconds) of the events."""
+    events = EventLog()
+    summary.tell(totals, now, events)
+    keys = (
+        "driftgate.model.name", "rpc.response.status_code", "driftgate.refusal.reason",
+        "driftgate.event.count", "driftgate.event.window",
+    )  # fmt: skip
+    return [tuple(event.attributes.get(key) for key in keys) for event in events.take(100)]
+
+
+def test_what_was_counted_before_is_not_told() -> None:
+    totals = [series(*OVERLOADED, 7)]
+    summary = RefusalSummary(totals, 0.0)
+    assert told(summary, totals, 1.0) == []
+
+
+def test_versions_and_variants_of_one_reason_are_one_event() -> None:
+    summary = RefusalSummary([], 0.0)
+    totals = [series(*OVERLOADED, 2), series(*OVERLOADED, 3, version=2), series(*OVERLOADED, 4, variant="canary")]
+    assert told(summary, totals, 1.5) == [("m", "RESOURCE_EXHAUSTED", "OVERLOADED", 9, 1.5)]
+
+
+def test_answered_requests_are_not_told() -> None:
+    assert told(RefusalSummary([], 0.0), [series("m", 0, "", 5)], 1.0) == []
+
+
+def test_a_key_is_told_at_most_once_in_its_quiet_time_and_nothing_is_lost() -> None:
+    summary = RefusalSummary([], 0.0)
+    count, found = 0, []
+    for second in range(1, 60):
+        count += 10
+        found += told(summary, [series(*OVERLOADED, count)], float(second))
+    assert len(found) == 6
+    assert [window for *_, window in found] == [1.0] + [QUIET_SECONDS] * 5
+    assert sum(int(str(told_count)) for *_, told_count, _ in found) == 510, "all until the last event, at second 51"
+
+
+def test_keys_do_not_silence_each_other() -> None:
+    summary = RefusalSummary([], 0.0)
+    assert len(told(summary, [series(*OVERLOADED, 1)], 1.0)) == 1
+    assert told(summary, [series(*OVERLOADED, 2), series(*UNKNOWN, 4, version=0, variant="")], 2.0) == [
+        (None, "NOT_FOUND", "NOT_FOUND", 4, 1.0)
+    ]
+
+
+def test_after_a_pause_the_window_is_the_time_since_the_last_look() -> None:
+    summary = RefusalSummary([], 0.0)
+    told(summary, [series(*OVERLOADED, 1)], 1.0)
+    for second in (20.0, 40.0):
+        assert told(summary, [series(*OVERLOADED, 1)], second) == []
+    assert told(summary, [series(*OVERLOADED, 3)], 41.0) == [("m", "RESOURCE_EXHAUSTED", "OVERLOADED", 2, 1.0)]
+
+
+def test_the_event_is_a_warning() -> None:
+    events = EventLog()
+    RefusalSummary([], 0.0).tell([series(*UNKNOWN, 4)], 2.0, events)
+    (event,) = events.take(1)
+    assert event.level == logging.WARNING
+    assert event.body == "4 requests to model none got NOT_FOUND (NOT_FOUND) in 2.0 s"
