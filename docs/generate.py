@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from generator import bounds, cli, configuration, errors, events, manifest, metrics, protos, versions
+from generator import bounds, cli, configuration, errors, events, manifest, metrics, otel, protos, record, versions
 
 DOCS = Path(__file__).resolve().parent
 
@@ -26,15 +26,24 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/metrics.md": metrics.page,
     "reference/events.md": events.page,
     "reference/telemetry-attributes.md": metrics.attributes_page,
+    "reference/otel-variables.md": otel.page,
     "reference/errors.md": errors.page,
     "reference/versions.md": versions.page,
 }
 
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "life-of-a-version.md": {"states": versions.diagram},
+    "request-record.md": {
+        "record": record.record,
+        "numbers": record.numbers,
+        "ring": record.ring,
+        "series": record.series,
+        "sizes": record.sizes,
+    },
     "how-to/limits.md": {
         "requests": bounds.requests,
         "models": bounds.models,
+        "telemetry": bounds.telemetry,
         "operators": bounds.operators,
         "processes": bounds.processes,
     },

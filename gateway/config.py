@@ -27,6 +27,7 @@ from pydantic import (
 ENVIRONMENT_PREFIX = "DRIFTGATE_"
 NOT_SETTINGS = frozenset({"DRIFTGATE_CONFIG", "DRIFTGATE_ADMIN", "DRIFTGATE_TOKEN"})  # read by the command line
 ADDRESS = re.compile(r"^(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):(?P<port>\d{1,5})$")
+MAX_NAME = 128  # characters of a metadata key or baggage member that becomes an attribute
 LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|\[::1\]|localhost)$")
 
 
@@ -136,6 +137,20 @@ class Telemetry(_Section):
     otel: dict[str, str] = Field(
         {}, description="OTEL_* variables, as OTEL_EXPORTER_OTLP_ENDPOINT; those of the environment go first."
     )
+
+    @field_validator("metadata_attributes", "baggage_attributes", mode="before")
+    @classmethod
+    def _separated(cls, value: Any) -> Any:
+        """In the environment the members of a list are separated by commas."""
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("metadata_attributes", "baggage_attributes")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        names = [name.lower() for name in value] if info.field_name == "metadata_attributes" else list(value)
+        if len(set(names)) < len(names) or not all(0 < len(name) <= MAX_NAME for name in names):
+            raise ValueError(f"expected names of 1 to {MAX_NAME} characters, each once")
+        return value
 
     @field_validator("otel", mode="before")
     @classmethod

@@ -104,4 +104,4 @@ def _choose_folder() -> Path | None:
 
 _folder = _choose_folder()
 if _folder is not None:
-    config.CACHE_DIR = str(_folder)
+    config.CACHE_DIR = str(_folder)  # type: ignore[attr-defined]  # made from the environment

@@ -12,9 +12,11 @@ import numpy as np
 
 from runtime.shm.publish import publish
 from runtime.shm.record import RECORD, Records
-from runtime.shm.ring import RingView, create_ring, map_ring
+from runtime.shm.ring import RingView, map_ring
+from runtime.shm.ring_layout import create_ring
 from runtime.shm.segment import Segment
-from runtime.shm.series import SeriesReader, SeriesWriter, create_series_page
+from runtime.shm.series import SeriesReader, SeriesWriter
+from runtime.shm.series_layout import create_series_page
 
 
 def records_of(rows: Sequence[dict[str, Any]]) -> Records:

@@ -23,8 +23,8 @@ Settings come from three places. Flags go over environment variables, environmen
 starts; every problem is named at once, with its path and what is allowed. `driftgate config check` prints the result.
 
 In the file a section is a mapping: `limits.max_in_flight` is the key `max_in_flight` in the mapping `limits`. In the
-environment its parts are joined by two underscores. Several roots of `models` are separated by commas there. An
-unknown key in the file, or an unknown variable that begins with `DRIFTGATE_`, is an error.
+environment its parts are joined by two underscores, and members of a list are separated by commas. An unknown key in
+the file, or an unknown variable that begins with `DRIFTGATE_`, is an error.
 """
 
 RULES = """
@@ -40,7 +40,10 @@ RULES = """
 | `DRIFTGATE_CONFIG` | `driftgate serve`, `driftgate config check` | The settings file, as `--config`. |
 | `DRIFTGATE_ADMIN` | commands that talk to a gateway | Its admin API, as `--admin`. It is not the setting `admin`. |
 | `DRIFTGATE_TOKEN` | commands that talk to a gateway | The bearer token, as `--token`. |
+| `OTEL_...` | `driftgate serve` | What is exported, where to and how: [all of them](otel-variables.md). |
 | `XDG_STATE_HOME` | `driftgate serve` | Where the default `state_dir` lies; without it `~/.local/state`. |
+| `NUMBA_CACHE_DIR` | `driftgate serve` | Where compiled kernels are kept: [deployment](../how-to/deployment.md#compiled-kernels). |
+| `NO_COLOR` | `driftgate` | Not empty: no colours at a terminal. |
 """
 
 
@@ -71,9 +74,10 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 def _row(path: tuple[str, ...], field: FieldInfo, flags: dict[str, str]) -> tuple[str, ...]:
     variable = ENVIRONMENT_PREFIX + "__".join(path).upper()
+    settable = variable not in NOT_SETTINGS and get_origin(field.annotation) is not dict
     return (
         code(".".join(path)),
-        NOTHING if variable in NOT_SETTINGS else code(variable),
+        code(variable) if settable else NOTHING,
         code(flags.get(path[0], "") if len(path) == 1 else ""),
         _allowed(field),
         _default(field),
@@ -91,16 +95,23 @@ def _allowed(field: FieldInfo) -> str:
         least = next(item.ge for item in field.metadata if hasattr(item, "ge"))
         most = next(item.le for item in field.metadata if hasattr(item, "le"))
         return f"{'integer' if kind is int else 'number'}, {number(least)} to {number(most)}"
+    if kind is bool:
+        return "`true`, `false`"
+    if get_origin(kind) is dict:
+        return "mapping"
+    if get_origin(kind) is tuple:
+        most = next((item.max_length for item in field.metadata if hasattr(item, "max_length")), None)
+        return "list of folders or URLs" if most is None else f"list of names, at most {most}"
     if kind is Path:
         return "path"
     if kind is str:
         return "HOST:PORT" if ADDRESS.match(str(field.default)) else "text"
-    return "list of folders or URLs"
+    raise SystemExit(f"docs/generator/configuration.py: what may stand in a setting of type {kind}?")
 
 
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "required"
-    if field.default is None:
+    if field.default in (None, (), {}):
         return "none"
-    return code(str(field.default))
+    return code(str(field.default).lower() if isinstance(field.default, bool) else str(field.default))

@@ -84,7 +84,13 @@ class Control:
         self._export = TelemetryExport(orders, settings, resource, self._log_events)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
         self._series = series
-        self._measures = Measures(series, statistics, self._export.figures(figures), orders.started_at_seconds, exemplars=settings.exemplar_filter != "always_off")
+        self._measures = Measures(
+            series,
+            statistics,
+            self._export.figures(figures),
+            orders.started_at_seconds,
+            exemplars=settings.exemplar_filter != "always_off",
+        )
         self._web = WebServer(self._measures, resource, self.not_ready_because)
         self._started = False
         self._failed = False

@@ -158,17 +158,18 @@ class TelemetryExport:
         """One for each exported signal, and one for the spans of runs."""
         settings = self._settings
         found = []
-        for signal, name, kind, destination in (
-            (Signal.SPANS, "span", "span", settings.traces),
-            (Signal.RUN_SPANS, "span", "span", settings.traces),
-            (Signal.METRICS, "metric_data_point", "metric", settings.metrics),
-            (Signal.LOGS, "log", "log", settings.logs),
+        for signal, of, kind, name, destination in (
+            (Signal.SPANS, "span", "span", "requests", settings.traces),
+            (Signal.RUN_SPANS, "span", "span", "runs", settings.traces),
+            (Signal.METRICS, "metric_data_point", "metric", "", settings.metrics),
+            (Signal.LOGS, "log", "log", "", settings.logs),
         ):
             if destination is not None:
                 found.append(
                     ExporterFigures(
-                        name,
+                        of,
                         EXPORTERS[destination.protocol].format(kind),
+                        name=name,
                         exported=self._count(signal, Fate.EXPORTED),
                         failed={
                             "rejected": self._count(signal, Fate.REJECTED),

@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from runtime.errors import NotFound, NotReady, ServingError
 from runtime.repository.layout import version_number
-from runtime.shm.record import Reason
+from runtime.shm.record_layout import Reason
 
 V = TypeVar("V")
 SHOWN = 20

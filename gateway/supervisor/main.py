@@ -27,9 +27,9 @@ from gateway.supervisor.restart import GiveUp, after_end
 from gateway.telemetry.fates import COUNTS
 from gateway.telemetry.settings import TelemetrySettings, read_settings
 from gateway.telemetry.variables import TelemetrySettingsError
-from runtime.shm.ring import create_ring
+from runtime.shm.ring_layout import create_ring
 from runtime.shm.segment import Segment
-from runtime.shm.series import create_series_page
+from runtime.shm.series_layout import create_series_page
 from runtime.shm.statistics import create_page
 from runtime.shm.tally import Tally, create_tally
 

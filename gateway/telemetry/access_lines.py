@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from gateway.logs import escaped, json_text
 from gateway.telemetry.conventions import CODES, INFER_METHOD, SERVER_ERRORS, STREAM_METHOD
-from runtime.shm.record import Mark, PeerFamily, Reason, Records
-from runtime.shm.ring import SEPARATOR
+from runtime.shm.record import Records
+from runtime.shm.record_layout import Mark, PeerFamily, Reason
+from runtime.shm.ring_layout import SEPARATOR
 
 MAX_REMEMBERED = 4096  # parts of lines that requests share, and clients' addresses; beyond it the memory starts anew
 SECOND_NS = 1_000_000_000

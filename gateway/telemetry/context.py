@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import unquote
 
 from gateway.telemetry.sampler import SAMPLED, Sampler
-from runtime.shm.record import TEXT_BYTES, Mark
+from runtime.shm.record_layout import TEXT_BYTES, Mark
 
 TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
 
@@ -36,10 +36,21 @@ Id = tuple[bytes, bytes, str]
 class Trace:
     """A request's place in its trace. `text`, `state_bytes`, `extra_bytes`: as in the record (runtime/shm/record.py).
 
-    `headers` go back to the client with the reply.
+    `headers` go back to the client with the reply. `request_id` is set where no Request will carry it.
     """
 
-    __slots__ = ("extra_bytes", "flags", "headers", "marks", "parent_id", "span_id", "state_bytes", "text", "trace_id")
+    __slots__ = (
+        "extra_bytes",
+        "flags",
+        "headers",
+        "marks",
+        "parent_id",
+        "request_id",
+        "span_id",
+        "state_bytes",
+        "text",
+        "trace_id",
+    )
 
     def __init__(self, trace_id: bytes, span_id: bytes, flags: int, headers: Headers) -> None:
         self.trace_id = trace_id
@@ -51,6 +62,7 @@ class Trace:
         self.text = b""
         self.state_bytes = 0
         self.extra_bytes = 0
+        self.request_id = ""
 
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id.hex()} span={self.span_id.hex()} flags={self.flags:02x}>"
@@ -103,26 +115,31 @@ class Tracer:
         if "baggage" in propagators:
             self._wanted.add(BAGGAGE)
         self._ids: Iterator[Id] = iter(())
+        self._roots: Iterator[Trace] = iter(())
 
     def begin(self, metadata: Metadata) -> Trace:
         wanted = self._wanted
         for key, _ in metadata:
             if key in wanted:
                 return self._continue(metadata)
-        return self._root(self.new_id())
+        for trace in self._roots:
+            return trace
+        return self._more_roots()
 
     def new_id(self) -> Id:
         """A trace id, a span id, and the traceparent of both: random, from the operating system, never used twice."""
         for identity in self._ids:  # the iterator of a list: one step, whichever thread takes it
             return identity
-        block = os.urandom(IDS.size * IDS_AT_ONCE)
-        digits = block.hex()
-        ids = [
-            (trace_id, span_id, f"00-{digits[at : at + 32]}-{digits[at + 32 : at + 48]}-01")
-            for at, (trace_id, span_id) in zip(range(0, len(digits), 48), IDS.iter_unpack(block), strict=True)
-        ]
+        ids = make_ids()
         first = ids.pop()
         self._ids = iter(ids)
+        return first
+
+    def _more_roots(self) -> Trace:
+        """Made many at a time, which is quicker; each is taken once, as the ids are."""
+        roots = [self._root(identity) for identity in make_ids()]
+        first = roots.pop()
+        self._roots = iter(roots)
         return first
 
     def _root(self, identity: Id) -> Trace:
@@ -172,6 +189,16 @@ class Tracer:
         trace.parent_id = bytes.fromhex(match[3])
         trace.marks = Mark.PARENT
         return trace
+
+
+def make_ids() -> list[Id]:
+    """IDS_AT_ONCE of them."""
+    block = os.urandom(IDS.size * IDS_AT_ONCE)
+    digits = block.hex()
+    return [
+        (trace_id, span_id, f"00-{digits[at : at + 32]}-{digits[at + 32 : at + 48]}-01")
+        for at, (trace_id, span_id) in zip(range(0, len(digits), 48), IDS.iter_unpack(block), strict=True)
+    ]
 
 
 def valid_state(state: str) -> str:

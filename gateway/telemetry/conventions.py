@@ -26,18 +26,18 @@ class Attribute:
 ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("rpc.system.name", "string", (SPAN, METRIC), "Always grpc."),
     Attribute("rpc.method", "string", (SPAN,), "Service and method, without a leading slash."),
-    Attribute("rpc.response.status_code", "string", (SPAN, METRIC), "The gRPC code's name: OK, NOT_FOUND, ..."),
-    Attribute("error.type", "string", (SPAN, METRIC), "The code's name where it is the server's fault; why an export failed."),
+    Attribute("rpc.response.status_code", "string", (SPAN, METRIC, EVENT), "The gRPC code: OK, NOT_FOUND, ..."),
+    Attribute("error.type", "string", (SPAN, METRIC), "The code if it is the server's fault; why an export failed."),
     Attribute("network.peer.address", "string", (SPAN,), "The client's address."),
     Attribute("network.peer.port", "int", (SPAN,), "The client's port."),
     Attribute("server.address", "string", (SPAN,), "The host the client called, from :authority."),
     Attribute("server.port", "int", (SPAN,), "The port the client called, where :authority names one."),
     Attribute("driftgate.model.name", "string", (SPAN, RUN_SPAN, METRIC, EVENT), "The model."),
-    Attribute("driftgate.model.version", "int", (SPAN, RUN_SPAN, METRIC, EVENT), "The version that answered."),
+    Attribute("driftgate.model.version", "int", (SPAN, RUN_SPAN, METRIC, EVENT), "The version."),
     Attribute("driftgate.model.digest", "string", (SPAN, RUN_SPAN, EVENT), "SHA-256 of that version's files."),
-    Attribute("driftgate.route.variant", "string", (SPAN, METRIC), "The arm of the route: default, pinned, or a label."),
+    Attribute("driftgate.route.variant", "string", (SPAN, METRIC), "The route's arm: default, pinned, or a label."),
     Attribute("driftgate.route.reason", "string", (SPAN,), "What chose it: default, label, version."),
-    Attribute("driftgate.refusal.reason", "string", (SPAN, METRIC, EVENT), "Why it was refused, as in ErrorInfo.reason."),
+    Attribute("driftgate.refusal.reason", "string", (SPAN, METRIC, EVENT), "Why it was refused: ErrorInfo.reason."),
     Attribute("driftgate.request.id", "string", (SPAN,), "The request's id, as the client gave it; cut at 64 bytes."),
     Attribute("driftgate.request.rows", "int", (SPAN,), "Rows of the request."),
     Attribute("driftgate.request.size", "int", (SPAN,), "Bytes of the request message."),
@@ -49,7 +49,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("driftgate.input.duration", "double", (SPAN, RUN_SPAN), "Seconds of putting the run's inputs together."),
     Attribute("driftgate.run.duration", "double", (SPAN, RUN_SPAN), "Seconds inside ONNX Runtime."),
     Attribute("driftgate.output.duration", "double", (SPAN,), "Seconds from the run's end to the reply."),
-    Attribute("driftgate.worker", "int", (SPAN, RUN_SPAN), "The worker's number."),
+    Attribute("driftgate.worker", "int", (SPAN, RUN_SPAN, EVENT), "The worker's number."),
 )
 
 # gRPC codes, by number.

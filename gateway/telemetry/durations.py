@@ -7,7 +7,8 @@ import threading
 import numpy as np
 
 from gateway.telemetry.snapshot import Distribution
-from runtime.shm.series import SCALE, TIME_BUCKETS, TIME_OFFSET, Words, bounds_seconds
+from runtime.shm.series import Words, bounds_seconds
+from runtime.shm.series_layout import SCALE, TIME_BUCKETS, TIME_OFFSET
 
 MAX_MODELS = 1024
 OVERFLOW = ""

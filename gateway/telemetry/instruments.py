@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.telemetry.conventions import ATTRIBUTES, METRIC, Attribute
-from runtime.shm.series import CLASSIC_SECONDS
+from runtime.shm.series_layout import CLASSIC_SECONDS
 
 FILE = "metrics.yaml"
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")

@@ -16,15 +16,8 @@ from gateway.telemetry.durations import OVERFLOW as OVERFLOW_MODEL
 from gateway.telemetry.durations import DurationRecorder
 from gateway.telemetry.instruments import Instrument, MetricsInvalid, instruments
 from gateway.telemetry.snapshot import Attributes, AttributeValue, Distribution, Measurement, Point, Snapshot
-from runtime.shm.series import (
-    OVERFLOW,
-    ROWS_OFFSET,
-    SCALE,
-    TIME_OFFSET,
-    Series,
-    SeriesKey,
-    SeriesReader,
-)
+from runtime.shm.series import OVERFLOW, Series, SeriesKey, SeriesReader
+from runtime.shm.series_layout import ROWS_OFFSET, SCALE, TIME_OFFSET
 from runtime.shm.statistics import StatisticsReader
 
 NS = 1e-9  # s
@@ -37,6 +30,7 @@ Value = int | float | Distribution
 @dataclass(frozen=True, slots=True)
 class ExporterFigures:
     """One exporter, since the gateway's start. `signal`: of SIGNALS. `component_type`: as otlp_grpc_span_exporter.
+    `name` tells those of one type apart; "": by their number.
 
     `failed`: by error.type, `rejected` where the receiver said so; an item is in `exported` or in one of these.
     """
@@ -46,6 +40,7 @@ class ExporterFigures:
     exported: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
     inflight: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +211,8 @@ def _components(
     for each in figures():
         number = numbers[each.component_type] = numbers.get(each.component_type, -1) + 1
         if each.signal == signal:
-            name = f"{each.component_type}/{number}"
+            part = each.name if isinstance(each, ExporterFigures) else ""
+            name = f"{each.component_type}/{part or number}"
             for error, value in read(each).items():
                 yield (name, each.component_type, error or None), value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import unquote
 
-from runtime.shm.record import PeerFamily
+from runtime.shm.record_layout import PeerFamily
 
 Peer = tuple[int, int, bytes]
 """Family, port, and the address: 4 or 16 bytes in network order."""
@@ -37,12 +37,12 @@ class Peers:
     """Remembers what it has parsed: a connection's requests all come with the same text."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Peer] = {}
+        self.known: dict[str, Peer] = {}
 
     def find(self, text: str) -> Peer:
-        known = self._known.get(text)
+        known = self.known.get(text)
         if known is None:
-            if len(self._known) >= MAX_REMEMBERED:
-                self._known = {}
-            known = self._known[text] = parse_peer(text)
+            if len(self.known) >= MAX_REMEMBERED:
+                self.known.clear()
+            known = self.known[text] = parse_peer(text)
         return known

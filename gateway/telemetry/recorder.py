@@ -24,7 +24,8 @@ from gateway.telemetry.peers import Peers
 from runtime.batching.request import Request
 from runtime.batching.runner import RunTimes
 from runtime.shm.publish import KEEP_ALL, KEEP_ERRORS, KEEP_NONE, KEEP_SAMPLED, publish
-from runtime.shm.record import PACKED, RECORD, RECORD_BYTES, REQUEST_ID_BYTES
+from runtime.shm.record import RECORD
+from runtime.shm.record_layout import PACKED, RECORD_BYTES, REQUEST_ID_BYTES, Mark
 from runtime.shm.ring import NameWriter, RingView
 from runtime.shm.series import SeriesKey, SeriesWriter
 
@@ -38,6 +39,7 @@ FIRST_SCRATCH = 64  # records; it grows to the largest run
 MAX_AUTHORITIES = 64  # distinct :authority values that are told apart; the rest have none
 MAX_REMEMBERED = 8192
 LARGEST = 0xFFFFFFFF
+RUN = struct.Struct("<Q")
 NO_TRACE = Trace(b"", b"", 0, ())
 
 
@@ -99,37 +101,56 @@ class Recorder:
             return Subject(model, version, self._names.number("target", model, str(version), digest))
 
     def answered(
-        self, subject: Subject, requests: Sequence[Request], sizes: Sequence[int], times: RunTimes, replied_ns: int
+        self,
+        subject: Subject,
+        requests: Sequence[Request],
+        rows: int,
+        responses: Sequence[bytes],
+        times: RunTimes,
+        replied_ns: int,
     ) -> None:
-        """One run's requests, in its order; `sizes`: bytes of each response."""
-        rows = sum([request.rows for request in requests])
+        """One run's requests, in its order, with `rows` in all."""
         count = len(requests)
-        run_id = self.tracer.new_id()[1] if self.tracer is not None else struct.pack("=Q", next(self._runs))
+        run_id = self.tracer.new_id()[1] if self.tracer is not None else RUN.pack(next(self._runs))
         unix_ns = time.time_ns() - time.monotonic_ns()
         started_ns, gathered_ns, ran_ns = times.started_ns, times.gathered_ns, times.ran_ns
+        peers, authorities = self._peers.known, self._authorities
+        pack = PACKED.pack_into
+        offset = 0
+        routing = None
+        variant = series = reason = 0
         with self._lock:
             if count > self._room:
                 self._grow(count)
-            scratch, pack, peers = self._scratch, PACKED.pack_into, self._peers.find
-            offset = 0
-            for request, size in zip(requests, sizes, strict=True):
+            scratch = self._scratch
+            for request, response in zip(requests, responses, strict=True):
                 call: Recorded = request.owner
                 received_ns = call.received_ns
                 trace = call.trace or NO_TRACE
-                variant, series, reason, _ = self._number(subject, request.routing, 0, "")
-                family, port, address = peers(call.peer())
-                identity = request.id.encode() if request.id else b""
+                if request.routing is not routing:
+                    routing = request.routing
+                    variant, series, reason, _ = self._number(subject, routing, 0, "")
+                peer = call.peer()
+                family, port, address = peers.get(peer) or self._peers.find(peer)
+                authority = authorities.get(call.authority)
+                marks = trace.marks
+                if call.streamed:
+                    marks |= Mark.STREAM.value
+                identity = request.id.encode()
+                identity_bytes = len(identity)
+                if identity_bytes > REQUEST_ID_BYTES:
+                    identity_bytes = REQUEST_ID_BYTES
+                    marks |= Mark.ID_CUT.value
                 pack(
                     scratch, offset,
                     trace.trace_id, trace.span_id, trace.parent_id, run_id,
                     received_ns + unix_ns, request.decoded_ns - received_ns, request.queued_ns - received_ns,
                     started_ns - received_ns, gathered_ns - received_ns, ran_ns - received_ns,
                     replied_ns - received_ns,
-                    subject.number, series, request.rows, rows, count, request.size_bytes, size,
-                    variant, self._authority(call.authority), 0, port,
-                    0, reason, trace.flags,
-                    trace.marks | call.streamed << 1 | (len(identity) > REQUEST_ID_BYTES) << 2,
-                    family, min(len(identity), REQUEST_ID_BYTES), trace.state_bytes, trace.extra_bytes,
+                    subject.number, series, request.rows, rows, count, request.size_bytes, len(response),
+                    variant, self._authority(call.authority) if authority is None else authority, 0, port,
+                    0, reason, trace.flags, marks,
+                    family, identity_bytes, trace.state_bytes, trace.extra_bytes,
                     b"", address, identity, trace.text,
                 )  # fmt: skip
                 offset += RECORD_BYTES
@@ -146,7 +167,7 @@ class Recorder:
         if trace.sampled or self._keep & (KEEP_ERRORS | KEEP_ALL):
             trace.add(REFUSAL_MESSAGE, status.message)
         decoded_ns = queued_ns = rows = 0
-        identity = b""
+        identity = trace.request_id.encode()
         routing = NOT_ROUTED
         if request is not None:
             routing, rows, identity = request.routing or NOT_ROUTED, request.rows, request.id.encode()
@@ -162,7 +183,7 @@ class Recorder:
                 subject.number, series, min(rows, LARGEST), 0, 0, min(size_bytes, LARGEST), 0,
                 variant, self._authority(call.authority), refusal, port,
                 status.code, reason, trace.flags,
-                trace.marks | call.streamed << 1 | (len(identity) > REQUEST_ID_BYTES) << 2,
+                trace.marks | call.streamed * Mark.STREAM | (len(identity) > REQUEST_ID_BYTES) * Mark.ID_CUT,
                 family, min(len(identity), REQUEST_ID_BYTES), trace.state_bytes, trace.extra_bytes,
                 b"", address, identity, trace.text,
             )  # fmt: skip

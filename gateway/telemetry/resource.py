@@ -50,7 +50,7 @@ def to_proto(attributes: Attributes) -> resource_pb2.Resource:
     )
 
 
-def _value(value: str | bool | int | float) -> AnyValue:
+def _value(value: str | bool | float) -> AnyValue:
     if isinstance(value, bool):
         return AnyValue(bool_value=value)
     if isinstance(value, int):

@@ -40,11 +40,10 @@ FLUSH_SECONDS = 5.0  # at the end, for what is still to be exported
 
 @dataclass(slots=True)
 class Lane:
-    """One worker's ring, and how far this process is with it. Numbers count records since the ring was made."""
+    """One worker's ring, and what of it is on its way."""
 
     worker: int
     reader: RingReader
-    logged: int
     waiting_since: float | None = None
     batches: deque[Batch] = field(default_factory=deque)
 
@@ -71,7 +70,7 @@ class SpanExport:
         counts: ExportCounts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lanes = [Lane(worker, reader, reader.taken) for worker, reader in enumerate(readers)]
+        self._lanes = [Lane(worker, reader) for worker, reader in enumerate(readers)]
         self._encoder = encoder
         self._client = client
         self._access_log = access_log
@@ -102,6 +101,8 @@ class SpanExport:
             self._client.close()
         self._pool.shutdown(wait=True)
         for lane in self._lanes:
+            lane.reader.look()
+            self._log(lane)
             self._release(lane)
             if left := lane.reader.waiting:
                 self._counts.dropped(Fate.QUEUE_FULL, _sampled(lane.reader.take(left)))
@@ -123,12 +124,12 @@ class SpanExport:
         """One look at every ring; True if there was something in one of them."""
         busy = False
         for lane in self._lanes:
-            self._release(lane)
+            lane.reader.look()
             self._log(lane)
+            self._release(lane)
             busy = lane.reader.waiting > 0 or busy
             if self._encoder is None:
-                lane.reader.take(lane.reader.waiting)
-                lane.reader.release(lane.reader.held)
+                lane.reader.release_logged()
                 continue
             while self._due(lane, flush=flush) and self._under_way < EXPORTS_AT_ONCE:
                 self._export(lane, self._encoder)
@@ -143,23 +144,30 @@ class SpanExport:
         if lane.waiting_since is None:
             lane.waiting_since = self._clock()
         late = self._clock() - lane.waiting_since >= self._batch.schedule_delay_seconds
-        return flush or late or waiting >= self._batch.max_export_batch_size
+        return flush or late or waiting >= self._most(lane)
+
+    def _most(self, lane: Lane) -> int:
+        """Records of one export: no more than leaves room for others in the ring meanwhile."""
+        return min(self._batch.max_export_batch_size, lane.reader.capacity // EXPORTS_AT_ONCE)
 
     def _log(self, lane: Lane) -> None:
         """The access log comes first, and never waits for a receiver."""
-        written = lane.reader.written
-        if self._access_log is not None and written > lane.logged:
-            for records in lane.reader.between(lane.logged, written):
+        if self._access_log is not None:
+            for records in lane.reader.untold():
                 self._access_log.write(lane.worker, records, lane.reader.names.names)
-        lane.logged = written
 
     def _export(self, lane: Lane, encoder: SpanEncoder) -> None:
         before = lane.reader.taken
-        records = lane.reader.take(self._batch.max_export_batch_size)
+        records = lane.reader.take(self._most(lane))
         lane.waiting_since = None
         batch = Batch(lane.reader.taken - before, [])
         lane.batches.append(batch)
-        for payload in encoder.encode(lane.worker, records, lane.reader.names.names):
+        try:
+            payloads = encoder.encode(lane.worker, records, lane.reader.names.names)
+        except Exception:
+            self._counts.dropped(Fate.FAILED, _sampled(records))
+            raise
+        for payload in payloads:
             with self._lock:
                 self._under_way += 1
                 self._spans_under_way[Signal.SPANS] += payload.requests

@@ -32,7 +32,7 @@ from gateway.telemetry.span_bytes import (
 )
 from gateway.telemetry.span_table import CHOSEN, ONE_RECORD, RECORDS, record_at
 from runtime.kernels import inline, kernel
-from runtime.shm.record import REQUEST_ID_BYTES, TEXT_BYTES, Mark, PeerFamily
+from runtime.shm.record_layout import REQUEST_ID_BYTES, TEXT_BYTES, Mark, PeerFamily
 
 KEYS = {
     "network.peer.address": "string",

@@ -9,7 +9,8 @@ from numba import from_dtype, int32, int64, types, uint64, void
 from gateway.telemetry.sampler import SAMPLED
 from gateway.telemetry.span_bytes import Array, Int
 from runtime.kernels import inline, kernel
-from runtime.shm.record import RECORD, Mark
+from runtime.shm.record import RECORD
+from runtime.shm.record_layout import Mark
 
 STREAM = int(Mark.STREAM)
 NO_TEMPLATE = -1

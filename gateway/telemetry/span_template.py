@@ -18,8 +18,9 @@ import numpy.typing as npt
 from gateway.telemetry.conventions import CODES, INFER_METHOD, SERVER_ERRORS, STREAM_METHOD
 from gateway.telemetry.span_kernel import KEYS
 from gateway.telemetry.span_table import find, rehash
-from runtime.shm.record import Mark, Reason, Records
-from runtime.shm.ring import MAX_NAME_BYTES, SEPARATOR
+from runtime.shm.record import Records
+from runtime.shm.record_layout import Mark, Reason
+from runtime.shm.ring_layout import MAX_NAME_BYTES, SEPARATOR
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]

@@ -153,6 +153,8 @@ class Pipeline:
                 f"the {len(payload)} bytes received are not an inference.ModelInferRequest: a length inside them "
                 "reaches past their end, or they are of another message"
             ) from None
+        if call.trace is not None:
+            call.trace.request_id = message.id
         found = routes.table.route(message.model_name, message.model_version)
         if found is None:
             if call.trace is not None:

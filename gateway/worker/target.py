@@ -76,21 +76,21 @@ class Target:
         replied_ns = time.monotonic_ns()
         self._end(len(requests))
         try:
-            self._observe(requests, times, replied_ns)
+            rows = sum([request.rows for request in requests])
+            self._observe(requests, rows, times, replied_ns)
             if self._recorder is not None:
-                sizes = [len(response) for response in responses]
-                self._recorder.answered(self._subject, requests, sizes, times, replied_ns)
+                self._recorder.answered(self._subject, requests, rows, responses, times, replied_ns)
         except Exception:
             log.exception("a run of %s could not be counted", self.version.name)
 
-    def _observe(self, requests: Sequence[Request], times: RunTimes, replied_ns: int) -> None:
+    def _observe(self, requests: Sequence[Request], rows: int, times: RunTimes, replied_ns: int) -> None:
         """After the replies have been handed over."""
         arrived = sum([request.arrived_ns for request in requests])
         decoded = sum([request.decoded_ns for request in requests])
         count = len(requests)
         self._counters.add_run(
             count,
-            sum([request.rows for request in requests]),
+            rows,
             count * replied_ns - arrived,
             count * times.started_ns - decoded,
             times.gathered_ns - times.started_ns,

@@ -11,9 +11,11 @@ import numpy as np
 from numba import from_dtype, int64, types, uint64, void
 
 from runtime.kernels import fence, inline, kernel
-from runtime.shm.record import OFFSETS, RECORD
-from runtime.shm.ring import DROPPED_OTHER, DROPPED_SAMPLED, RELEASED, WRITTEN
-from runtime.shm.series import (
+from runtime.shm.record import RECORD
+from runtime.shm.record_layout import OFFSETS
+from runtime.shm.ring_layout import DROPPED_OTHER, DROPPED_SAMPLED, RELEASED, WRITTEN
+from runtime.shm.series import bounds_rows, bounds_seconds
+from runtime.shm.series_layout import (
     CLASSIC_AT,
     CLASSIC_SECONDS,
     COUNTERS,
@@ -28,8 +30,6 @@ from runtime.shm.series import (
     RUN_AT,
     SEQUENCE,
     TIME_BUCKETS,
-    bounds_rows,
-    bounds_seconds,
 )
 
 KEEP_NONE, KEEP_SAMPLED, KEEP_ERRORS, KEEP_ALL = 0, 1, 2, 4

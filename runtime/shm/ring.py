@@ -1,59 +1,38 @@
-"""A ring of request records with one writer (a worker) and one reader (control), and the names the records refer to.
-
-    header 192 bytes                          names                         records
-    ┌──────────┬────────────┬──────────────┐  ┌─────────────────────────┐   ┌──────────────────────┐
-    │ magic 8s │ layout u32 │ record u32   │  │ 0: length u16, text 254 │   │ 0: RECORD_BYTES      │
-    ├──────────┴───┬────────┴──────────────┤  │ 1: ...                  │   │ 1: ...               │
-    │ records u64  │ names u64             │  │ NAMES of 256 bytes      │   │ `records` of them    │
- 64 ├──────────────┼───────────────────────┤  └─────────────────────────┘   └──────────────────────┘
-    │ written u64  │ named u64             │   the writer's line
-    │ dropped sampled u64 │ other u64      │
-128 ├──────────────┼───────────────────────┤
-    │ released u64 │                       │   the reader's line
-    └──────────────┴───────────────────────┘
-Little-endian. `written` and `released` count records since the ring was made, and never fall: record n lies at place
-n % records. The writer fills a record and then raises `written`; when `written - released` reaches `records` it drops
-the record and counts it. The reader raises `released` when it needs the records no more: what it has taken and not
-released is there again for the next reader, should this one be killed. A name is written once, then `named` is raised.
-The ring outlives both processes: the supervisor owns it.
-"""
+"""Both ends of a ring of request records. Its layout, and what holds between the two, is in ring_layout.py."""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.shm.record import LAYOUT_VERSION, RECORD, RECORD_BYTES, Records
+from runtime.shm.record import RECORD, Records
+from runtime.shm.record_layout import LAYOUT_VERSION, RECORD_BYTES
+from runtime.shm.ring_layout import (
+    DROPPED_OTHER,
+    DROPPED_SAMPLED,
+    HEADER,
+    LOGGED,
+    MAGIC,
+    MAX_NAME_BYTES,
+    NAME_BYTES,
+    NAME_LENGTH,
+    NAMED,
+    NAMES,
+    NAMES_OFFSET,
+    RECORDS_OFFSET,
+    RELEASED,
+    SEPARATOR,
+    WORDS,
+    WRITTEN,
+)
 from runtime.shm.segment import Segment
 from runtime.shm.take import acquire, cut_at_run
-
-MAGIC = b"DGRING\0\0"
-HEADER = struct.Struct("<8sIIQQ")
-HEADER_BYTES = 192
-WORDS = HEADER_BYTES // 8
-WRITTEN, NAMED, DROPPED_SAMPLED, DROPPED_OTHER = 8, 9, 10, 11  # words of the writer's line
-RELEASED = 16  # the reader's
-NAMES = 16_384
-NAME_BYTES = 256
-NAME_LENGTH = struct.Struct("<H")
-MAX_NAME_BYTES = NAME_BYTES - NAME_LENGTH.size
-NAMES_OFFSET = HEADER_BYTES
-RECORDS_OFFSET = NAMES_OFFSET + NAMES * NAME_BYTES
-SEPARATOR = "\x1f"
 
 
 class RingMismatch(RuntimeError):
     """The segment was made by another version of this program, or is not a ring."""
-
-
-def create_ring(name: str, records: int) -> Segment:
-    """`records`: how many it holds; each is RECORD_BYTES. Pages that were never written take no memory."""
-    segment = Segment.create(name, RECORDS_OFFSET + records * RECORD_BYTES)
-    HEADER.pack_into(segment.buffer, 0, MAGIC, LAYOUT_VERSION, RECORD_BYTES, records, NAMES)
-    return segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +109,23 @@ class NameReader:
 
 
 class RingReader:
-    """Takes records in order; what is taken stays in the ring until it is released. Single-threaded."""
+    """Takes records in order; what is taken stays in the ring until it is released. Single-threaded.
+
+    `written`, `taken` and `logged` count records since the ring was made; `look` sees what has been written since.
+    """
 
     def __init__(self, view: RingView) -> None:
         self._view = view
         self.names = NameReader(view)
         self.taken = int(view.words[RELEASED])
+        self.logged = max(int(view.words[LOGGED]), self.taken)
+        self.written = self.taken
+        self.look()
 
-    @property
-    def written(self) -> int:
-        return int(self._view.words[WRITTEN])
+    def look(self) -> None:
+        """All else sees the ring as it was at the last look."""
+        self.written = int(self._view.words[WRITTEN])
+        acquire()
 
     @property
     def waiting(self) -> int:
@@ -167,7 +153,6 @@ class RingReader:
         """
         count = self.waiting
         if count > most:
-            acquire()
             count = cut_at_run(self._view.records, self.taken, count, most)
         start = self.taken
         self.taken += count
@@ -175,12 +160,22 @@ class RingReader:
 
     def between(self, start: int, stop: int) -> list[Records]:
         """The records numbered `start` to `stop`, which have been written and not released, with their names read."""
-        acquire()
         self.names.refresh()
         place = start % self._view.capacity
         first = self._view.records[place : place + stop - start]
         rest = stop - start - len(first)
         return [part for part in (first, self._view.records[:rest]) if len(part)]
+
+    def untold(self) -> list[Records]:
+        """The records not logged yet, for the access log; they count as logged from now on."""
+        start, self.logged = self.logged, self.written
+        self._view.words[LOGGED] = self.logged
+        return self.between(start, self.logged) if start < self.logged else []
+
+    def release_logged(self) -> None:
+        """Takes and releases what has been logged: nobody else wants it."""
+        self.release(self.logged - self.taken)
+        self.taken = self.logged
 
     def release(self, count: int) -> None:
         """The oldest `count` records that were taken may be overwritten."""

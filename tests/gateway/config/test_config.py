@@ -67,6 +67,17 @@ def test_an_empty_file_and_variables_of_the_command_line_set_nothing(tmp_path: P
     assert load(tmp_path / "config.yaml", flags, ADMIN="host:1", TOKEN="t", CONFIG="f") == load(flags=flags)
 
 
+def test_lists_in_the_environment_are_separated_by_commas() -> None:
+    config = load(MODELS="a,b", TELEMETRY__METADATA_ATTRIBUTES="x-tenant, x-order")
+    assert (config.models, config.telemetry.metadata_attributes) == (("a", "b"), ("x-tenant", "x-order"))
+
+
+@pytest.mark.parametrize("names", ["x-tenant,X-Tenant", "x-tenant,", "x" * 129])
+def test_metadata_that_becomes_attributes_is_named_once_and_has_a_name(names: str) -> None:
+    (problem,) = problems(MODELS="a", TELEMETRY__METADATA_ATTRIBUTES=names)
+    assert problem.startswith("telemetry.metadata_attributes: expected names of 1 to 128 characters, each once")
+
+
 def test_every_problem_of_every_source_is_named_at_once(tmp_path: Path) -> None:
     file = written(
         tmp_path,

@@ -19,7 +19,8 @@ from gateway.telemetry.conventions import ATTRIBUTES, RUN_SPAN, RUN_SPAN_NAME, S
 from gateway.telemetry.spans import SpanEncoder
 from gateway.version import VERSION
 from runtime.shm.record import RECORD, Records
-from runtime.shm.ring import WRITTEN, RingReader, create_ring, map_ring
+from runtime.shm.ring import RingReader, map_ring
+from runtime.shm.ring_layout import WRITTEN, create_ring
 from runtime.shm.segment import Segment
 
 RESOURCE = Resource()
@@ -149,6 +150,7 @@ def test_a_run_across_the_end_of_the_ring_is_one_run(segment: Segment) -> None:
         for number, record in enumerate(records):
             view.records[(reader.taken + number) % 8] = record
         view.words[WRITTEN] += np.uint64(5)
+        reader.look()
         batches = encoder().encode(0, reader.take(8), NAMES)
         reader.release(5)
         assert [(batch.requests, batch.runs) for batch in batches] == [(5, 2)]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from shm_records import records_of
 
 from gateway.telemetry.access_lines import MAX_REMEMBERED, AccessLines, peer_text
-from runtime.shm.record import REQUEST_ID_BYTES, TEXT_BYTES, Mark, PeerFamily, Reason
-from runtime.shm.ring import SEPARATOR
+from runtime.shm.record_layout import REQUEST_ID_BYTES, TEXT_BYTES, Mark, PeerFamily, Reason
+from runtime.shm.ring_layout import SEPARATOR
 
 DIGEST = "sha256:" + 64 * "a"
 NAMES = [

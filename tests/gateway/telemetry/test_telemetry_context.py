@@ -15,7 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from gateway.telemetry.context import IDS_AT_ONCE, Trace, Tracer, fitting, members_of, valid_state
 from gateway.telemetry.sampler import Sampler
-from runtime.shm.record import TEXT_BYTES, Mark
+from runtime.shm.record_layout import TEXT_BYTES, Mark
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 BOTH = ("tracecontext", "baggage")

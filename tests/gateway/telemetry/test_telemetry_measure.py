@@ -21,7 +21,8 @@ from gateway.telemetry import durations, measure
 from gateway.telemetry.durations import DurationRecorder
 from gateway.telemetry.instruments import MetricsInvalid, instruments
 from gateway.telemetry.snapshot import Attributes, Distribution, Point, Snapshot
-from runtime.shm.series import SCALE, TIME_BUCKETS, TIME_OFFSET, SeriesReader
+from runtime.shm.series import SeriesReader
+from runtime.shm.series_layout import SCALE, TIME_BUCKETS, TIME_OFFSET
 
 
 def values(snapshot: Snapshot, name: str) -> dict[Attributes, int | float | Distribution]:

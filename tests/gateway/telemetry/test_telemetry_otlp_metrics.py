@@ -29,7 +29,8 @@ from gateway.telemetry.periodic_export import Payload
 from gateway.telemetry.settings import Temporality
 from gateway.telemetry.snapshot import Snapshot
 from gateway.version import VERSION
-from runtime.shm.series import SCALE, SeriesKey
+from runtime.shm.series import SeriesKey
+from runtime.shm.series_layout import SCALE
 
 RESOURCE = Resource(attributes=[KeyValue(key="service.name", value=AnyValue(string_value="driftgate"))])
 START_UNIX_NS = int(STARTED_AT_SECONDS * 1e9)

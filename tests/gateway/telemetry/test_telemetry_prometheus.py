@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from gateway.control.web import WebServer
 from gateway.telemetry.instruments import Kind, instruments
 from gateway.telemetry.prometheus import exposition, family_name, sample_name
-from runtime.shm.series import CLASSIC_SECONDS
+from runtime.shm.series_layout import CLASSIC_SECONDS
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,*/*;q=0.1"
 RESOURCE = {"service.name": "driftgate", "service.instance.id": "1f2e"}

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from gateway.telemetry.durations import DurationRecorder
 from gateway.telemetry.quantiles import quantile, relative_error
-from runtime.shm.series import SCALE, TIME_BUCKETS, TIME_OFFSET, bounds_seconds
+from runtime.shm.series import bounds_seconds
+from runtime.shm.series_layout import SCALE, TIME_BUCKETS, TIME_OFFSET
 
 LOW, HIGH = float(bounds_seconds()[0]), float(bounds_seconds()[-1])
 LATENCIES = st.floats(LOW, HIGH, exclude_min=True)

@@ -9,7 +9,8 @@ import numpy as np
 
 from gateway.telemetry.events import EventLog
 from gateway.telemetry.refusals import QUIET_SECONDS, RefusalSummary
-from runtime.shm.series import COUNTERS, Series, SeriesKey
+from runtime.shm.series import Series, SeriesKey
+from runtime.shm.series_layout import COUNTERS
 
 NOTHING = np.zeros(1, np.uint64)
 OVERLOADED, UNKNOWN = ("m", 8, "OVERLOADED"), ("", 5, "NOT_FOUND")

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from shm_records import desk, records_of
 
 from runtime.shm.publish import KEEP_ALL, KEEP_ERRORS, KEEP_NONE, KEEP_SAMPLED
-from runtime.shm.record import FIELDS, OFFSETS, PACKED, RECORD, RECORD_BYTES
-from runtime.shm.ring import NAMES, NameReader, NameWriter, RingMismatch, RingReader, create_ring, map_ring
+from runtime.shm.record import RECORD
+from runtime.shm.record_layout import FIELDS, OFFSETS, PACKED, RECORD_BYTES
+from runtime.shm.ring import NameReader, NameWriter, RingMismatch, RingReader, map_ring
+from runtime.shm.ring_layout import NAMES, create_ring
 from runtime.shm.segment import Segment
 
 # Every record carries its number twice, so that a torn or stale one cannot look right.
@@ -66,10 +68,12 @@ def test_every_record_is_taken_once_and_in_order_or_counted_as_dropped(batches: 
             at.publish(records_of([{"received_unix_ns": number + i, "trace_flags": 1} for i in range(size)]), KEEP_ALL)
             number += size
             if data.draw(st.booleans()):
+                reader.look()
                 before = reader.taken
                 parts = reader.take(data.draw(st.integers(1, 50)))
                 seen += [int(value) for part in parts for value in part["received_unix_ns"]]
                 reader.release(reader.taken - before)
+        reader.look()
         seen += [int(value) for part in reader.take(10**6) for value in part["received_unix_ns"]]
         assert len(seen) + reader.dropped[0] == number
         assert seen == sorted(set(seen))
@@ -118,9 +122,11 @@ def test_a_run_that_wraps_round_the_end_of_the_ring_comes_as_two_parts() -> None
     with desk(capacity=8) as at:
         reader = RingReader(at.ring)
         at.publish(records_of([{}] * 6), KEEP_ALL)
+        reader.look()
         reader.take(10)
         reader.release(6)
         at.publish(records_of([{"run_id": b"x", "rows": n} for n in range(5)]), KEEP_ALL)
+        reader.look()
         parts = reader.take(2)
         assert [part["rows"].tolist() for part in parts] == [[0, 1], [2, 3, 4]]
 
@@ -132,6 +138,19 @@ def test_records_that_were_not_released_are_there_for_the_next_reader() -> None:
         first.take(100)
         first.release(2)
         assert [int(n) for part in RingReader(at.ring).take(100) for n in part["rows"]] == [2, 3, 4, 5]
+
+
+def test_what_was_logged_is_not_logged_again_by_the_next_reader() -> None:
+    with desk() as at:
+        at.publish(records_of([{"rows": n} for n in range(6)]), KEEP_ALL)
+        first = RingReader(at.ring)
+        assert [int(n) for part in first.untold() for n in part["rows"]] == [0, 1, 2, 3, 4, 5]
+        at.publish(records_of([{"rows": 6}]), KEEP_ALL)
+        assert first.untold() == []
+        second = RingReader(at.ring)
+        assert [int(n) for part in second.untold() for n in part["rows"]] == [6]
+        second.release_logged()
+        assert (second.waiting, second.held) == (0, 0)
 
 
 def test_names_keep_their_numbers_over_a_restart_of_the_writer() -> None:
@@ -174,6 +193,7 @@ def test_a_reader_in_another_process_sees_whole_records_only_and_a_killed_writer
             seen = 0
             last = -1
             while seen < 50_000:
+                reader.look()
                 before = reader.taken
                 for part in reader.take(64):
                     twice = part["text"][:, 152:160].copy().view(np.uint64)[:, 0]
@@ -185,6 +205,7 @@ def test_a_reader_in_another_process_sees_whole_records_only_and_a_killed_writer
                 reader.release(reader.taken - before)
             writer.kill()
             writer.wait()
+        reader.look()
         for part in reader.take(1000):
             twice = part["text"][:, 152:160].copy().view(np.uint64)[:, 0]
             assert (part["received_unix_ns"] == twice).all()

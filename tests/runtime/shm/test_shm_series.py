@@ -13,20 +13,22 @@ from shm_records import Desk, desk, records_of
 
 from runtime.shm.publish import KEEP_NONE
 from runtime.shm.series import (
-    CLASSIC_SECONDS,
-    MAX_SERIES,
     OVERFLOW,
-    PER_OCTAVE,
-    TIME_BUCKETS,
-    TIME_OFFSET,
     PageMismatch,
     Series,
     SeriesKey,
     SeriesReader,
     SeriesWriter,
     bounds_seconds,
-    create_series_page,
     map_page,
+)
+from runtime.shm.series_layout import (
+    CLASSIC_SECONDS,
+    MAX_SERIES,
+    PER_OCTAVE,
+    TIME_BUCKETS,
+    TIME_OFFSET,
+    create_series_page,
 )
 
 KEY = SeriesKey("iris", 3, "default", 0, "")
