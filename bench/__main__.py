@@ -1,4 +1,4 @@
-"""`python -m bench`: every server under the same load, one table."""
+"""`python -m bench`: every server under the same load, one table, and one of what observing costs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import cores, model
-from bench.catalogue import SERVERS, ServerSpec
+from bench.catalogue import OBSERVED, SERVERS, ServerSpec
 from bench.client import BundledClient
+from bench.costs import cost_of, is_of_interest, render_costs
 from bench.load import H2Load
 from bench.rounds import Bench, Plan, Results
 from bench.sample import MANY_IN_FLIGHT, Generator, Sample
@@ -75,6 +76,7 @@ def _caption(bench: Bench) -> str:
 
 def _document(bench: Bench, results: Results) -> dict[str, object]:
     rows = {spec.key: summarise(results.rounds, spec) for spec in bench.plan.servers}
+    costs = {spec.key: cost_of(results.rounds, spec) for spec in OBSERVED}
     return {
         "load_generator": bench.generator.name,
         "request_bytes": len(bench.workload.request),
@@ -85,9 +87,10 @@ def _document(bench: Bench, results: Results) -> dict[str, object]:
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "kernel": platform.release()},
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("grpcio", "protobuf", "onnxruntime", "numpy")},
+            **{name: version(name) for name in ("grpcio", "protobuf", "onnxruntime", "numpy", "opentelemetry-sdk")},
         },
         "servers": {key: asdict(row) for key, row in rows.items() if row is not None},
+        "costs_of_observing": {key: asdict(cost) for key, cost in costs.items() if cost is not None},
         "failures": results.failures,
         "samples": [{key: asdict(sample) for key, sample in samples.items()} for samples in results.rounds],
     }
@@ -115,7 +118,10 @@ def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 def main(
     *, seconds: float, rounds: int, servers: tuple[ServerSpec, ...], load: str, smoke: bool, json_file: Path | None
 ) -> None:
-    """Measure all servers in one run and print one table. Fails if any server failed or answered wrongly."""
+    """Measure all servers in one run and print its tables.
+
+    Fails if any server failed, answered wrongly, or lost telemetry that it has not counted.
+    """
     signal.signal(signal.SIGTERM, _terminated)
     if smoke:
         seconds, rounds = 0.4, 1
@@ -125,7 +131,10 @@ def main(
         plan = Plan(servers, rounds, seconds, warm_up_seconds=seconds * WARM_UP_SHARE)
         bench = Bench(workload, _generator(load, workload.request, Path(folder)), pair, plan)
         results = bench.run(_report)
-    Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(render(results, servers, _caption(bench)))
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
+    console.print(render(results, servers, _caption(bench)))
+    if is_of_interest(servers):
+        console.print(render_costs(results, servers))
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(_document(bench, results), indent=2) + "\n")

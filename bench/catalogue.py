@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.servers import HOST
+from gateway.process import WORKER_ENVIRONMENT
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What one start of a server may use; `folder` is empty and its own."""
+    """What one start of a server may use; `folder` is empty and its own. `otlp_port`: the receiver's, 0 for none."""
 
     port: int
     http_port: int
@@ -20,17 +21,25 @@ class Site:
     repository: Path
     model_file: Path
     folder: Path
+    otlp_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """`echoes`: it answers a request with the request; `has_readyz`: it says over HTTP when it is ready."""
+    """`echoes`: it answers a request with the request; `has_readyz`: it says over HTTP when it is ready.
+
+    `exports`: it sends telemetry to the receiver, and its /metrics says how many requests it has recorded;
+    `counts_drops`: and how many spans were dropped; `exports_logs`: log records are part of it.
+    """
 
     key: str
     title: str
     command: Callable[[Site], list[str]]
     echoes: bool = False
     has_readyz: bool = False
+    exports: bool = False
+    counts_drops: bool = False
+    exports_logs: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -52,20 +61,49 @@ def _driftgate(site: Site) -> list[str]:
     return command
 
 
+def _sdk_gateway(site: Site) -> list[str]:
+    return [*_module("sdk_gateway")(site), str(site.http_port), str(site.model_file)]
+
+
+QUEUE = {"DRIFTGATE_TRANSPORT": "queue"}
+EXPORT_METRICS_OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "500"}
+"""Milliseconds. By default it is a minute, and no load would hold an export."""
+
 AIO_ECHO = ServerSpec("aio-echo", "grpc.aio echo", _module("aio_echo"), echoes=True)
 SYNC_ECHO = ServerSpec("sync-echo", "grpc.server echo", _module("sync_echo"), echoes=True)
+
+DRIFTGATE = ServerSpec("driftgate", "driftgate, queue", _driftgate, has_readyz=True, environment=QUEUE)
+UNOBSERVED = ServerSpec(
+    "driftgate-off",
+    "driftgate, telemetry off",
+    _driftgate,
+    has_readyz=True,
+    environment=QUEUE | {"DRIFTGATE_TELEMETRY__ENABLED": "false"},
+)
+EXPORTING = ServerSpec(
+    "driftgate-otlp",
+    "driftgate, all exported",
+    _driftgate,
+    has_readyz=True,
+    exports=True,
+    counts_drops=True,
+    exports_logs=True,
+    environment=QUEUE | EXPORT_METRICS_OFTEN,
+)
+SDK = ServerSpec(
+    "driftgate-sdk",
+    "its worker, stock OTel SDK",
+    _sdk_gateway,
+    has_readyz=True,
+    exports=True,
+    environment=WORKER_ENVIRONMENT | EXPORT_METRICS_OFTEN,
+)
 
 SERVERS = (
     AIO_ECHO,
     SYNC_ECHO,
     ServerSpec("aio-onnx", "grpc.aio + onnxruntime", _module("aio_onnx", with_model=True)),
-    ServerSpec(
-        "driftgate",
-        "driftgate, queue",
-        _driftgate,
-        has_readyz=True,
-        environment={"DRIFTGATE_TRANSPORT": "queue"},
-    ),
+    DRIFTGATE,
     ServerSpec(
         "driftgate-public",
         "driftgate, public API",
@@ -74,4 +112,9 @@ SERVERS = (
         environment={"DRIFTGATE_TRANSPORT": "public"},
     ),
     ServerSpec("queue-echo", "completion-queue echo", _module("queue_echo"), echoes=True),
+    UNOBSERVED,
+    EXPORTING,
+    SDK,
 )
+OBSERVED = (UNOBSERVED, DRIFTGATE, EXPORTING, SDK)
+"""Alike but for what they record and export: what that costs is the difference to the first."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
+
+CPUCLOCK_SCHED = 2
+"""Of the kernel's clocks of a process (linux/posix-timers.h): nanoseconds that its threads have run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,15 @@ def choose() -> Cores:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Clocks read together: of the wall, of the server's tree, of the load's processes, and of the two cores."""
+    """Clocks read together: of the wall, of the server's tree, of the load's processes, and of the two cores.
+
+    `load_seconds` holds `receiver_seconds`: what takes the server's telemetry runs on the load's core.
+    """
 
     wall_seconds: float
     server_seconds: float
     load_seconds: float
+    receiver_seconds: float
     server_core_seconds: float
     load_core_seconds: float
 
@@ -43,6 +51,7 @@ class Usage:
             wall_seconds=self.wall_seconds - earlier.wall_seconds,
             server_seconds=self.server_seconds - earlier.server_seconds,
             load_seconds=self.load_seconds - earlier.load_seconds,
+            receiver_seconds=self.receiver_seconds - earlier.receiver_seconds,
             server_core_seconds=self.server_core_seconds - earlier.server_core_seconds,
             load_core_seconds=self.load_core_seconds - earlier.load_core_seconds,
         )
@@ -78,6 +87,14 @@ def own_seconds() -> float:
     """CPU time of this process and of those it has waited for: the bench and its load generator, no running server."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def process_seconds(pid: int) -> float:
+    """CPU time of a process, of its threads that have ended too; /proc would give it in steps of 10 ms.
+
+    Raises OSError if there is no such process.
+    """
+    return time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
 
 
 def strays(processes: list[psutil.Process], core: int) -> list[int]:

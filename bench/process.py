@@ -8,13 +8,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
 from bench.catalogue import ServerSpec, Site
-from bench.cores import pinned
+from bench.cores import pinned, process_seconds
 from bench.servers import HOST
 
 START_SECONDS = 60.0
@@ -48,11 +48,8 @@ class RunningServer:
         """CPU time that the processes now in the tree have used."""
         total = 0.0
         for process in self.tree():
-            try:
-                times = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            total += times.user + times.system
+            with suppress(OSError):
+                total += process_seconds(process.pid)
         return total
 
     def check_alive(self) -> None:
@@ -120,6 +117,10 @@ def _stop(server: RunningServer) -> None:
         raise ServerFailed(f"{complaint}: {[process.pid for process in left]}")
 
 
+def _destination(spec: ServerSpec, site: Site) -> dict[str, str]:
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST}:{site.otlp_port}"} if spec.exports else {}
+
+
 @contextmanager
 def running(spec: ServerSpec, site: Site, core: int) -> Iterator[RunningServer]:
     """The server, ready, with its whole tree started on `core`. Raises ServerFailed."""
@@ -129,7 +130,7 @@ def running(spec: ServerSpec, site: Site, core: int) -> Iterator[RunningServer]:
         process = subprocess.Popen(
             spec.command(site),
             cwd=REPOSITORY_ROOT,
-            env=environment | spec.environment,
+            env=environment | spec.environment | _destination(spec, site),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

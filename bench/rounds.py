@@ -5,14 +5,17 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.catalogue import ServerSpec, Site
 from bench.cores import Cores, Usage, own_seconds, strays, used_seconds
+from bench.exports import Sent, objection, settled, summed_up
 from bench.model import Workload
-from bench.probe import reply_bytes
+from bench.probe import REPEATS, reply_bytes
 from bench.process import RunningServer, ServerFailed, free_ports, running
+from bench.receiver import Receiver, receiving
 from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Generator, Load, LoadFailed, Measurement, Sample, unanswered
 
 
@@ -30,6 +33,16 @@ class Results:
 
     rounds: list[dict[str, Sample]]
     failures: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A server under measurement, with what takes its telemetry, and what it has been sent so far."""
+
+    spec: ServerSpec
+    server: RunningServer
+    receiver: Receiver | None
+    sent: Sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,48 +72,74 @@ class Bench:
 
     def sample(self, spec: ServerSpec) -> Sample:
         """A fresh process under both loads. Raises ServerFailed, LoadFailed."""
-        with tempfile.TemporaryDirectory(prefix="bench-server-") as folder:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-server-")))
+            receiver = stack.enter_context(receiving()) if spec.exports else None
             port, http_port, admin_port = free_ports(3)
-            site = Site(port, http_port, admin_port, self.workload.repository, self.workload.model_file, Path(folder))
+            site = Site(
+                port=port,
+                http_port=http_port,
+                admin_port=admin_port,
+                repository=self.workload.repository,
+                model_file=self.workload.model_file,
+                folder=folder,
+                otlp_port=receiver.port if receiver is not None else 0,
+            )
             with running(spec, site, self.cores.server) as server:
-                return Sample(
-                    many=self._measure(spec, server, MANY_IN_FLIGHT), one=self._measure(spec, server, ONE_IN_FLIGHT)
-                )
+                turn = Turn(spec, server, receiver, Sent())
+                many, one = (self._measure(turn, load) for load in (MANY_IN_FLIGHT, ONE_IN_FLIGHT))
+                recorded = settled(http_port) if spec.exports else None
+            if receiver is None or recorded is None:
+                return Sample(many, one)
+            # The server has ended, and with it its last export.
+            received = receiver.report()
+            if complaint := objection(spec, turn.sent, recorded, received):
+                raise ServerFailed(complaint)
+            return Sample(many, one, summed_up(recorded, received, many))
 
-    def _measure(self, spec: ServerSpec, server: RunningServer, load: Load) -> Measurement:
-        expected_bytes = self._checked_reply_bytes(spec, server)
+    def _measure(self, turn: Turn, load: Load) -> Measurement:
+        server = turn.server
+        expected_bytes = self._checked_reply_bytes(turn)
         if stray := strays(server.tree(), self.cores.server):
             raise ServerFailed(f"threads {stray} may leave core {self.cores.server}")
-        self.generator(server.port, load, self.plan.warm_up_seconds)
-        before = self._usage(server)
+        turn.sent.add_burst(self.generator(server.port, load, self.plan.warm_up_seconds), load)
+        before = self._usage(turn)
         burst = self.generator(server.port, load, self.plan.seconds)
-        spent = self._usage(server).since(before)
+        after = self._usage(turn)
+        turn.sent.add_burst(burst, load)
         server.check_alive()
-        self._checked_reply_bytes(spec, server)
+        self._checked_reply_bytes(turn)
+        spent = after.since(before)
         # A failed request has no reply either: the larger count holds both.
         errors = max(burst.failed, unanswered(burst, load, expected_bytes))
         return Measurement(
             burst=burst,
+            began_seconds=before.wall_seconds,
+            ended_seconds=after.wall_seconds,
             errors=errors,
             server_busy=spent.server_seconds / spent.wall_seconds,
             load_busy=spent.load_seconds / spent.wall_seconds,
+            receiver_busy=spent.receiver_seconds / spent.wall_seconds,
             others_busy=spent.others_seconds(shared=self.cores.shared) / spent.wall_seconds,
             requests_per_cpu_second=burst.requests / max(spent.server_seconds, 0.01),
         )
 
-    def _usage(self, server: RunningServer) -> Usage:
+    def _usage(self, turn: Turn) -> Usage:
+        receiver_seconds = turn.receiver.cpu_seconds() if turn.receiver is not None else 0.0
         return Usage(
-            wall_seconds=time.perf_counter(),
-            server_seconds=server.cpu_seconds(),
-            load_seconds=own_seconds(),
+            wall_seconds=time.monotonic(),
+            server_seconds=turn.server.cpu_seconds(),
+            load_seconds=own_seconds() + receiver_seconds,
+            receiver_seconds=receiver_seconds,
             server_core_seconds=used_seconds(self.cores.server),
             load_core_seconds=used_seconds(self.cores.load),
         )
 
-    def _checked_reply_bytes(self, spec: ServerSpec, server: RunningServer) -> int:
-        return reply_bytes(
-            server.port, self.workload.request, self._not_echoed if spec.echoes else self.workload.objection
-        )
+    def _checked_reply_bytes(self, turn: Turn) -> int:
+        objection_to = self._not_echoed if turn.spec.echoes else self.workload.objection
+        size = reply_bytes(turn.server.port, self.workload.request, objection_to)
+        turn.sent.add(REPEATS)
+        return size
 
     def _not_echoed(self, reply: bytes) -> str | None:
         return None if reply == self.workload.request else "an echo gave other bytes than it got"

@@ -49,25 +49,55 @@ class Burst:
 class Measurement:
     """One burst with what was checked around it; `errors` must be 0 for its figures to count.
 
-    `server_busy` is the share of its core that the server used, `load_busy` the generator's of its core;
-    `others_busy` is what anything else took of the core that lost more.
+    `server_busy` is the share of its core that the server used, `load_busy` what generator and receiver used of theirs,
+    `receiver_busy` the receiver's part of it; `others_busy` is what anything else took of the core that lost more.
     `requests_per_cpu_second` is what the server answers in a second of its own CPU time, all its processes together.
+    `began_seconds` and `ended_seconds` are on the monotonic clock.
     """
 
     burst: Burst
+    began_seconds: float
+    ended_seconds: float
     errors: int
     server_busy: float
     load_busy: float
+    receiver_busy: float
     others_busy: float
     requests_per_cpu_second: float
+
+    @property
+    def cpu_us_per_request(self) -> float:
+        """Microseconds of the server's own CPU time, all its processes together."""
+        return 1e6 / self.requests_per_cpu_second
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What a server recorded in its life, and what of it arrived at the receiver.
+
+    `recorded`: requests; `server_spans`: those of them whose spans arrived; `lost`: the others, all of which a server
+    that counts its drops has counted. `in_time_64`: of the requests of the load at 64 in flight, the share whose spans
+    were received while it ran, which is more than 1 where those of the warm-up were still to come.
+    """
+
+    recorded: int
+    server_spans: int
+    lost: int
+    in_time_64: float
+    run_spans: int
+    data_points: int
+    log_records: int
+    exports: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One server in one round."""
+    """One server in one round; `exported`: None where it exports nothing."""
 
     many: Measurement
     one: Measurement
+    exported: Exported | None = None
 
     @property
     def errors(self) -> int:

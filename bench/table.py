@@ -44,12 +44,19 @@ class Row:
     errors: int
 
 
+def pairs(rounds: list[dict[str, Sample]], key: str, peer: str) -> list[tuple[Sample, Sample]]:
+    """Of the rounds that have both: the server's sample and its peer's."""
+    return [(samples[key], samples[peer]) for samples in rounds if key in samples and peer in samples]
+
+
+def rate_ratio(own: Sample, other: Sample) -> float:
+    return own.many.burst.requests_per_second / other.many.burst.requests_per_second
+
+
 def ratio(rounds: list[dict[str, Sample]], key: str, peer: str) -> float | None:
     """How many times the peer's rate at 64 in flight a server reaches; None if no round has both."""
-    pairs = [(samples[key], samples[peer]) for samples in rounds if key in samples and peer in samples]
-    if not pairs:
-        return None
-    return median(own.many.burst.requests_per_second / other.many.burst.requests_per_second for own, other in pairs)
+    ratios = [rate_ratio(own, other) for own, other in pairs(rounds, key, peer)]
+    return median(ratios) if ratios else None
 
 
 def summarise(rounds: list[dict[str, Sample]], spec: ServerSpec) -> Row | None:
@@ -81,8 +88,12 @@ def summarise(rounds: list[dict[str, Sample]], spec: ServerSpec) -> Row | None:
     )
 
 
-def _times(value: float | None) -> str:
+def times(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}x"
+
+
+def load_core(busy: float) -> str:
+    return f"{busy:.0%}{' !' if busy > LOAD_BOUND else ''}"
 
 
 def _cells(row: Row) -> list[str]:
@@ -90,15 +101,15 @@ def _cells(row: Row) -> list[str]:
         row.title,
         f"{row.requests_per_second_64:,.0f}",
         f"{row.least_64:,.0f}-{row.greatest_64:,.0f}",
-        _times(row.to_sync_echo),
-        _times(row.to_aio_echo),
+        times(row.to_sync_echo),
+        times(row.to_aio_echo),
         f"{row.p50_ms_64:.2f}",
         f"{row.p99_ms_64:.2f}",
         f"{row.requests_per_second_1:,.0f}",
         f"{row.p50_ms_1:.3f}",
         f"{row.requests_per_cpu_second_64:,.0f}",
         f"{row.others_busy:.0%}{' !' if row.others_busy > DISTURBED else ''}",
-        f"{row.load_busy_64:.0%}{' !' if row.load_busy_64 > LOAD_BOUND else ''}",
+        load_core(row.load_busy_64),
         f"[bold red]{row.errors:,}[/]" if row.errors else "0",
     ]
 

@@ -13,7 +13,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from generator import bounds, cli, configuration, errors, events, manifest, metrics, otel, protos, record, versions
+from generator import (
+    bounds,
+    bounds_telemetry,
+    cli,
+    configuration,
+    errors,
+    events,
+    manifest,
+    metrics,
+    otel,
+    protos,
+    record,
+    span_sizes,
+    versions,
+)
 
 DOCS = Path(__file__).resolve().parent
 
@@ -40,10 +54,11 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "series": record.series,
         "sizes": record.sizes,
     },
+    "how-to/observability.md": {"sizes": span_sizes.sizes},
     "how-to/limits.md": {
         "requests": bounds.requests,
         "models": bounds.models,
-        "telemetry": bounds.telemetry,
+        "telemetry": bounds_telemetry.telemetry,
         "operators": bounds.operators,
         "processes": bounds.processes,
     },

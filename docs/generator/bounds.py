@@ -8,19 +8,6 @@ from gateway.control import admin, changes, events, fleet, preparation
 from gateway.control import main as control
 from gateway.supervisor import main as supervisor
 from gateway.supervisor import ports, restart
-from gateway.telemetry import (
-    access_log,
-    context,
-    durations,
-    recorder,
-    refusals,
-    settings,
-    signal_settings,
-    span_export,
-    spans,
-)
-from gateway.telemetry import events as log_events
-from gateway.telemetry.otlp import sender
 from gateway.wire import encode, layout
 from gateway.worker import health, link, streams
 from gateway.worker.transport import queue
@@ -198,120 +185,6 @@ def models() -> str:
     )
 
 
-def telemetry() -> str:
-    """What observing can fill."""
-    section, ours = Telemetry.model_fields, settings.TelemetrySettings()
-    dropped = "they are dropped, and `{}` counts them"
-    return _table(
-        (
-            "request records that wait in a worker's ring",
-            number(section["ring_records"].default),
-            f"{code('telemetry.ring_records')}, {code('OTEL_BSP_MAX_QUEUE_SIZE')}",
-            dropped.format("driftgate_record_dropped_total"),
-        ),
-        (
-            "how full a ring may get while all exports are held up",
-            f"{span_export.FULL_SHARE:.0%}",
-            FIXED,
-            f"down to {span_export.ROOM_SHARE:.0%} the oldest records make room, counted as `queue_full`",
-        ),
-        ("exports of spans at once", number(span_export.EXPORTS_AT_ONCE), FIXED, "records wait in their ring"),
-        (
-            "records of one export",
-            number(ours.spans.max_export_batch_size),
-            code("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),
-            "the rest forms the next one",
-        ),
-        (
-            "one export request",
-            f"{spans.MAX_BYTES / 1e6:g} MB",
-            FIXED,
-            "what is more forms another one; receivers take 4 MiB by default",
-        ),
-        (
-            "an export, all its tries together",
-            f"{signal_settings.DEFAULT_TIMEOUT_SECONDS:g} s",
-            code("OTEL_EXPORTER_OTLP_TIMEOUT"),
-            "its items are dropped, and counted as `failed`",
-        ),
-        ("a receiver's answer", size(sender.MAX_RESPONSE_BYTES), FIXED, "it is not understood; a line in the log"),
-        (
-            "what is exported at the end",
-            f"{span_export.FLUSH_SECONDS:g} s",
-            FIXED,
-            "what is left is dropped, and counted as `queue_full` until the process has ended",
-        ),
-        (
-            "links of a run's span",
-            number(ours.span_links),
-            code("OTEL_SPAN_LINK_COUNT_LIMIT"),
-            "further ones are counted",
-        ),
-        (
-            "a request's id in its record",
-            size(record_layout.REQUEST_ID_BYTES),
-            FIXED,
-            "the rest is cut off",
-        ),
-        (
-            "tracestate and further attributes in a record",
-            size(record_layout.TEXT_BYTES),
-            FIXED,
-            "whole members of tracestate, the newest; then attributes, cut",
-        ),
-        (
-            "tracestate that is passed on",
-            f"{number(context.MAX_MEMBERS)} members, {number(context.MAX_STATE)} characters",
-            FIXED,
-            "it is left out",
-        ),
-        ("baggage that goes back", f"{number(context.MAX_ECHO)} characters", FIXED, "it is left out"),
-        (
-            "metadata keys and baggage members that become attributes",
-            f"{_longest(section['metadata_attributes'])} each",
-            f"{code('telemetry.metadata_attributes')}, {code('telemetry.baggage_attributes')}",
-            "the configuration is refused",
-        ),
-        (
-            "names in a worker's ring",
-            number(ring_layout.NAMES),
-            FIXED,
-            f"further ones are left out; of `:authority` {number(recorder.MAX_AUTHORITIES)} are told apart",
-        ),
-        (
-            "combinations of model, version, variant, code and reason that a worker counts apart, since the start",
-            number(series_layout.MAX_SERIES),
-            FIXED,
-            "further ones are counted together, under `otel.metric.overflow`",
-        ),
-        ("models with load and swap durations", number(durations.MAX_MODELS), FIXED, "the same"),
-        (
-            "log events that wait for export",
-            number(log_events.MAX_WAITING),
-            FIXED,
-            dropped.format('otel_sdk_processor_log_processed_total{error_type="queue_full"}'),
-        ),
-        (
-            "a text of a log event",
-            f"{number(log_events.MAX_TEXT)} characters",
-            FIXED,
-            "the rest is cut off",
-        ),
-        (
-            "log events on refused requests",
-            f"one in {refusals.QUIET_SECONDS:g} s for each model, code and reason",
-            FIXED,
-            "it stands for all of them",
-        ),
-        (
-            "lines of the access log that wait for their reader",
-            number(access_log.MAX_WAITING),
-            FIXED,
-            dropped.format("driftgate_access_log_dropped_total"),
-        ),
-    )
-
-
 def operators() -> str:
     """What operators' clients can fill."""
     return _table(
@@ -417,10 +290,6 @@ def _mib(count: int) -> str:
 def _ring_bytes() -> int:
     records: int = Telemetry.model_fields["ring_records"].default
     return ring_layout.RECORDS_OFFSET + records * record_layout.RECORD_BYTES
-
-
-def _longest(field: object) -> str:
-    return next(number(item.max_length) for item in getattr(field, "metadata", ()) if hasattr(item, "max_length"))
 
 
 def _most(field: object) -> str:

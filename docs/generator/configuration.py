@@ -42,7 +42,7 @@ RULES = """
 | `DRIFTGATE_TOKEN` | commands that talk to a gateway | The bearer token, as `--token`. |
 | `OTEL_...` | `driftgate serve` | What is exported, where to and how: [all of them](otel-variables.md). |
 | `XDG_STATE_HOME` | `driftgate serve` | Where the default `state_dir` lies; without it `~/.local/state`. |
-| `NUMBA_CACHE_DIR` | `driftgate serve` | Where compiled kernels are kept: [deployment](../how-to/deployment.md#compiled-kernels). |
+| `NUMBA_CACHE_DIR` | `driftgate serve` | Where [compiled kernels](../how-to/deployment.md#compiled-kernels) are kept. |
 | `NO_COLOR` | `driftgate` | Not empty: no colours at a terminal. |
 """
 

@@ -22,7 +22,7 @@ DETECTORS = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
 ENVIRONMENTS: tuple[dict[str, str], ...] = (
     {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "1"},
 )
-"""That together make the code ask for everything that it knows: an endpoint without a scheme, a sampler with a ratio."""
+"""They make the code ask for all that it knows: an endpoint without a scheme, a sampler with a ratio."""
 
 
 class Variable(NamedTuple):
@@ -70,9 +70,9 @@ WHERE = (
     Variable(
         "ENDPOINT",
         NOTHING,
-        f"`http://HOST:PORT`, `https://HOST:PORT`, or for gRPC also `HOST:PORT` and gRPC's own names such as "
-        f"`unix:/run/otlp.sock`. For HTTP `/v1/traces`, `/v1/metrics` or `/v1/logs` is added, but not to a signal's own "
-        f"endpoint. Without a port: {GRPC_PORT} for gRPC without a scheme, else 80 or 443.",
+        "`http://HOST:PORT`, `https://HOST:PORT`, or for gRPC also `HOST:PORT` and gRPC's own names such as "
+        "`unix:/run/otlp.sock`. For HTTP `/v1/traces`, `/v1/metrics` or `/v1/logs` is added, but not to a signal's "
+        f"own endpoint. Without a port: {GRPC_PORT} for gRPC without a scheme, else 80 or 443.",
         f"http://localhost:{GRPC_PORT}, or :{HTTP_PORT} for HTTP",
     ),
     Variable(
@@ -111,7 +111,7 @@ TRACES = (
     Variable(
         "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
         f"{OURS.spans.max_export_batch_size}, or the queue's size if that is less",
-        "Records of one export, at most. It is made smaller, to a quarter of the ring, and larger where one run has more.",
+        "Records of one export: at most these, and a quarter of the ring; more only where one run has more.",
         "512",
     ),
     Variable("OTEL_SPAN_LINK_COUNT_LIMIT", str(OURS.span_links), "Links of a run's span; the others are counted."),
@@ -165,6 +165,17 @@ and the default holds. Times are milliseconds. *Specified* is OpenTelemetry's ow
 """
 
 
+PREFIXES = f"""Each stands after `{GENERAL}`, for all signals, or after `{GENERAL}TRACES_`,
+`{GENERAL}METRICS_` or `{GENERAL}LOGS_`, for one; the signal's own goes first.
+
+"""
+
+END = """
+The variables for proxies count too: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` for OTLP over HTTP, `grpc_proxy`,
+`https_proxy` and `no_grpc_proxy` for gRPC. OTEL variables that are not on this page are not read.
+"""
+
+
 def page() -> str:
     _check()
     headers = ("variable", "default", "specified", "meaning")
@@ -173,8 +184,7 @@ def page() -> str:
         ("What is exported, and as whose", "", WHAT),
         (
             "Where to, and how",
-            f"Each stands after `{GENERAL}`, for all signals, or after `{GENERAL}TRACES_`, `{GENERAL}METRICS_` or\n"
-            f"`{GENERAL}LOGS_`, for one; the signal's own goes first.\n\n",
+            PREFIXES,
             WHERE,
         ),
         ("Spans", "", TRACES),
@@ -185,10 +195,7 @@ def page() -> str:
         parts.append(f"\n## {title}\n{text}{table(headers, rows)}")
     rows = [(code(v.name), sentence(v.text)) for v in WITHOUT_EFFECT]
     parts.append(f"\n## Checked, and without effect\n{table(('variable', 'why'), rows)}")
-    parts.append(
-        "\nThe variables for proxies count too: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` for OTLP over HTTP, `grpc_proxy`,\n"
-        "`https_proxy` and `no_grpc_proxy` for gRPC. OTEL variables that are not on this page are not read.\n"
-    )
+    parts.append(END)
     return "".join(parts)
 
 

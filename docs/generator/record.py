@@ -86,22 +86,14 @@ def series() -> str:
 
 
 def sizes() -> str:
+    names = f"{number(ring_layout.NAMES)} names of {size(ring_layout.NAME_BYTES)}"
+    rows = f"{number(series_layout.MAX_SERIES)} series of {size(series_layout.SERIES_WORDS * 8)}"
     return table(
         ("what", "layout", "size"),
         [
             ("record", str(record_layout.LAYOUT_VERSION), size(RECORD_BYTES)),
-            (
-                "ring",
-                str(record_layout.LAYOUT_VERSION),
-                f"{size(ring_layout.HEADER_BYTES)}, {number(ring_layout.NAMES)} names of "
-                f"{size(ring_layout.NAME_BYTES)}, and its records",
-            ),
-            (
-                "series page",
-                str(series_layout.LAYOUT_VERSION),
-                f"{size(series_layout.HEADER_BYTES)}, and {number(series_layout.MAX_SERIES)} series of "
-                f"{size(series_layout.SERIES_WORDS * 8)}",
-            ),
+            ("ring", "that of its records", f"{size(ring_layout.HEADER_BYTES)}, {names}, and its records"),
+            ("series page", str(series_layout.LAYOUT_VERSION), f"{size(series_layout.HEADER_BYTES)}, and {rows}"),
         ],
     )
 

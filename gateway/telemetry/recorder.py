@@ -23,7 +23,7 @@ from gateway.telemetry.context import Trace, Tracer
 from gateway.telemetry.peers import Peers
 from runtime.batching.request import Request
 from runtime.batching.runner import RunTimes
-from runtime.shm.publish import KEEP_ALL, KEEP_ERRORS, KEEP_NONE, KEEP_SAMPLED, publish
+from runtime.shm.publish import KEEP_ALL, KEEP_ERRORS, KEEP_NONE, KEEP_SAMPLED, SHARED, publish, publish_run
 from runtime.shm.record import RECORD
 from runtime.shm.record_layout import PACKED, RECORD_BYTES, REQUEST_ID_BYTES, Mark
 from runtime.shm.ring import NameWriter, RingView
@@ -39,7 +39,11 @@ FIRST_SCRATCH = 64  # records; it grows to the largest run
 MAX_AUTHORITIES = 64  # distinct :authority values that are told apart; the rest have none
 MAX_REMEMBERED = 8192
 LARGEST = 0xFFFFFFFF
-RUN = struct.Struct("<Q")
+NUMBER = struct.Struct("<Q")
+STREAM, ID_CUT = Mark.STREAM.value, Mark.ID_CUT.value
+
+IN_RUN = struct.Struct("<16s8s8s8xQQQ32x4xII8xIIHH2xHxBBBBBBB4x16s64s160s")
+"""A record's fields in their order, without those that publish_run fills in, and those of a refusal."""
 NO_TRACE = Trace(b"", b"", 0, ())
 
 
@@ -94,6 +98,8 @@ class Recorder:
         self._runs = itertools.count(1)  # without a tracer: only told apart from the runs beside them
         self._authorities = {"": self._names.number("authority", authority) if authority else 0}
         self._numbers: dict[tuple[Subject, Routing, int, str], tuple[int, int, int, int]] = {}
+        self._run = bytearray(SHARED.size)
+        self._run_words = np.frombuffer(self._run, np.uint64)
         self._grow(FIRST_SCRATCH)
 
     def subject(self, model: str, version: int, digest: str) -> Subject:
@@ -111,11 +117,10 @@ class Recorder:
     ) -> None:
         """One run's requests, in its order, with `rows` in all."""
         count = len(requests)
-        run_id = self.tracer.new_id()[1] if self.tracer is not None else RUN.pack(next(self._runs))
+        run_id = self.tracer.new_id()[1] if self.tracer is not None else NUMBER.pack(next(self._runs))
         unix_ns = time.time_ns() - time.monotonic_ns()
-        started_ns, gathered_ns, ran_ns = times.started_ns, times.gathered_ns, times.ran_ns
         peers, authorities = self._peers.known, self._authorities
-        pack = PACKED.pack_into
+        pack = IN_RUN.pack_into
         offset = 0
         routing = None
         variant = series = reason = 0
@@ -125,7 +130,6 @@ class Recorder:
             scratch = self._scratch
             for request, response in zip(requests, responses, strict=True):
                 call: Recorded = request.owner
-                received_ns = call.received_ns
                 trace = call.trace or NO_TRACE
                 if request.routing is not routing:
                     routing = request.routing
@@ -133,28 +137,35 @@ class Recorder:
                 peer = call.peer()
                 family, port, address = peers.get(peer) or self._peers.find(peer)
                 authority = authorities.get(call.authority)
+                if authority is None:
+                    authority = self._authority(call.authority)
                 marks = trace.marks
                 if call.streamed:
-                    marks |= Mark.STREAM.value
+                    marks |= STREAM
                 identity = request.id.encode()
                 identity_bytes = len(identity)
                 if identity_bytes > REQUEST_ID_BYTES:
                     identity_bytes = REQUEST_ID_BYTES
-                    marks |= Mark.ID_CUT.value
+                    marks |= ID_CUT
                 pack(
                     scratch, offset,
-                    trace.trace_id, trace.span_id, trace.parent_id, run_id,
-                    received_ns + unix_ns, request.decoded_ns - received_ns, request.queued_ns - received_ns,
-                    started_ns - received_ns, gathered_ns - received_ns, ran_ns - received_ns,
-                    replied_ns - received_ns,
-                    subject.number, series, request.rows, rows, count, request.size_bytes, len(response),
-                    variant, self._authority(call.authority) if authority is None else authority, 0, port,
-                    0, reason, trace.flags, marks,
-                    family, identity_bytes, trace.state_bytes, trace.extra_bytes,
-                    b"", address, identity, trace.text,
+                    trace.trace_id, trace.span_id, trace.parent_id,
+                    call.received_ns, request.decoded_ns, request.queued_ns,
+                    series, request.rows, request.size_bytes, len(response),
+                    variant, authority, port,
+                    reason, trace.flags, marks, family, identity_bytes, trace.state_bytes, trace.extra_bytes,
+                    address, identity, trace.text,
                 )  # fmt: skip
                 offset += RECORD_BYTES
-            self._publish(count)
+            SHARED.pack_into(
+                self._run, 0, run_id, unix_ns, times.started_ns, times.gathered_ns, times.ran_ns, replied_ns, rows,
+                subject.number,
+            )  # fmt: skip
+            page, ring = self._series_page, self._ring
+            publish_run(
+                self._records, self._words, count, self._run_words, page.header, page.rows, ring.words, ring.records,
+                self._keep,
+            )  # fmt: skip
 
     def refused(
         self, call: Recorded, status: Status, size_bytes: int, request: Request | None = None, subject: Subject = NOBODY
@@ -187,11 +198,8 @@ class Recorder:
                 family, min(len(identity), REQUEST_ID_BYTES), trace.state_bytes, trace.extra_bytes,
                 b"", address, identity, trace.text,
             )  # fmt: skip
-            self._publish(1)
-
-    def _publish(self, count: int) -> None:
-        page, ring = self._series_page, self._ring
-        publish(self._records, self._words, count, page.header, page.rows, ring.words, ring.records, self._keep)
+            page, ring = self._series_page, self._ring
+            publish(self._records, self._words, 1, page.header, page.rows, ring.words, ring.records, self._keep)
 
     def _number(self, subject: Subject, routing: Routing, code: int, refusal: str) -> tuple[int, int, int, int]:
         """Numbers of variant, series, reason and refusal."""

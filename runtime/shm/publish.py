@@ -6,6 +6,7 @@ One call for all requests of a run, after their replies.
 from __future__ import annotations
 
 import math
+import struct
 
 import numpy as np
 from numba import from_dtype, int64, types, uint64, void
@@ -39,6 +40,12 @@ SAMPLED = 1  # of trace_flags
 TIME_BOUNDS = bounds_seconds() * 1e9  # ns
 ROWS_BOUNDS = bounds_rows()
 CLASSIC_BOUNDS = np.array(CLASSIC_SECONDS) * 1e9
+
+SHARED = struct.Struct("<8sqQQQQQQ")
+"""What the requests of a run share: its id; what to add to the monotonic clock for Unix time; when it started,
+gathered, ran and replied, on the monotonic clock; its rows; the number of its target.
+"""
+SHARED_WORDS = SHARED.size // 8
 
 _AT = {name: COUNTERS_AT + index for index, name in enumerate(COUNTERS)}
 REQUESTS, ROWS, BYTES_IN, BYTES_OUT = _AT["requests"], _AT["rows"], _AT["bytes_in"], _AT["bytes_out"]
@@ -143,3 +150,27 @@ def publish(records, words, count, header, series, ring_words, ring, keep):  # t
     fence()
     header[SEQUENCE] += one
     ring_words[WRITTEN] = written
+
+
+@kernel(void(_RECORDS, _ROWS, int64, _WORDS, _WORDS, _ROWS, _WORDS, _RECORDS, int64))
+def publish_run(records, words, count, run, header, series, ring_words, ring, keep):  # type: ignore[no-untyped-def]
+    """Completes the records of one run with what they share (SHARED, as uint64[SHARED_WORDS]), and publishes them.
+
+    In the records `received_unix_ns`, `decoded_ns` and `queued_ns` come as times of the monotonic clock, and all fields
+    that SHARED holds come as anything.
+    """
+    for i in range(count):
+        record = records[i]
+        received = record.received_unix_ns
+        words[i, RUN_ID_AT] = run[0]
+        record.received_unix_ns = received + run[1]
+        record.decoded_ns -= received
+        record.queued_ns -= received
+        record.started_ns = run[2] - received
+        record.gathered_ns = run[3] - received
+        record.ran_ns = run[4] - received
+        record.replied_ns = run[5] - received
+        record.run_rows = run[6]
+        record.run_requests = count
+        record.target = run[7]
+    publish(records, words, count, header, series, ring_words, ring, keep)

@@ -155,14 +155,15 @@ def test_a_reader_in_another_process_than_the_writer_never_sees_half_a_run() -> 
             try:
                 assert child.stdout is not None
                 assert child.stdout.readline() == b"writing\n"
-                for _ in range(500):
+                reads = 0
+                while reads < 500 or last <= 100:  # on a busy machine the writer may get no core for a while
+                    reads += 1
                     (counts,) = reader.totals()
                     assert _whole(counts), counts
                     assert counts.runs >= last
                     last = counts.runs
             finally:
                 child.kill()
-        assert last > 100, "it read while the other wrote"
         (counts,) = reader.totals()
         assert counts.runs - counts.batches[3][0] in (0, 1)
         page.close()
