@@ -18,13 +18,19 @@ FROM python:${PYTHON}-slim
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends locales-all \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --home-dir /var/lib/driftgate --create-home driftgate
+ && useradd --system --uid 10001 --home-dir /var/lib/driftgate --create-home driftgate \
+ && install --directory --owner 10001 /var/cache/driftgate
 COPY --from=build /opt/driftgate /opt/driftgate
+# "generic": the kernels that are compiled here are fit for the CPU of any machine that the image runs on.
 ENV PATH=/opt/driftgate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    NUMBA_CACHE_DIR=/var/cache/driftgate \
+    NUMBA_CPU_NAME=generic \
     DRIFTGATE_MODELS=/models \
     DRIFTGATE_STATE_DIR=/var/lib/driftgate/state
 USER 10001
+# Compiles the kernels as the user who runs them, so that the first start is quick.
+RUN python -c "import gateway.worker.main, gateway.control.main"
 VOLUME ["/var/lib/driftgate"]
 # gRPC for clients, HTTP for health and metrics; the admin API stays on loopback inside the container
 EXPOSE 8001 8002

@@ -74,12 +74,19 @@ def _record(event: LogEvent) -> LogRecord:
         severity_number=number,  # type: ignore[arg-type]  # an enum's value
         severity_text=text,
         body=AnyValue(string_value=_valid(event.body)),
-        attributes=[KeyValue(key=_valid(key), value=_any(value)) for key, value in event.attributes.items()],
+        attributes=[
+            KeyValue(key=_valid(key), value=_any(value)) for key, value in event.attributes.items() if _says(value)
+        ],
         trace_id=event.trace_id,
         span_id=event.span_id,
         flags=event.trace_flags & 0xFF,
         event_name=event.name,
     )
+
+
+def _says(value: Value) -> bool:
+    """False of an empty list: in OTLP it is an array without a field, on which some receivers fail."""
+    return isinstance(value, str | int | float) or len(value) > 0
 
 
 def _any(value: Value) -> AnyValue:

@@ -92,9 +92,10 @@ class SpanExport:
         self._stopping.set()
         self._thread.join()
         deadline = self._clock() + flush_seconds
+        self.turn(flush=True)
         while self._clock() < deadline and any(lane.batches or lane.reader.waiting for lane in self._lanes):
-            self.turn(flush=True)
             self._finish(timeout_seconds=0.05)
+            self.turn(flush=True)
         if self._client is not None:
             self._client.stop()
             self._finish(timeout_seconds=LAST_TRY_SECONDS)

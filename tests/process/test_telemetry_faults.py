@@ -108,7 +108,6 @@ def load_while(watched: Watched, begin: Callable[[], None], heal: Callable[[], N
         caller.wait_for(CALLS // 4)
         begin()
         caller.wait_for(CALLS)
-        receiver.wait_for(lambda: len(receiver.attempts) > attempts_before + 4 or receiver.waiting > 0)
         heal()
         caller.wait_for(CALLS // 4)
     assert {told.code for told in caller.told} == {"OK"}
@@ -133,11 +132,13 @@ def load_while(watched: Watched, begin: Callable[[], None], heal: Callable[[], N
 
 
 def answering(watched: Watched, fault: Fault) -> Aftermath:
-    return load_while(
-        watched,
-        lambda: watched.receiver.answer_always(fault),
-        lambda: watched.receiver.answer_always(OK),
-    )
+    receiver = watched.receiver
+
+    def heal() -> None:
+        receiver.wait_for(lambda: any(attempt.fault is fault for attempt in receiver.attempts) or receiver.waiting > 0)
+        receiver.answer_always(OK)
+
+    return load_while(watched, lambda: receiver.answer_always(fault), heal)
 
 
 def test_what_a_receiver_rejects_is_counted_and_never_sent_again(watched: Watched) -> None:

@@ -26,8 +26,8 @@ values: st.SearchStrategy[Value] = st.one_of(
     st.booleans(),
     st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=False),
-    st.lists(texts, max_size=5),
-    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
+    st.lists(texts, min_size=1, max_size=5),
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5),
 )
 
 
@@ -101,6 +101,11 @@ def test_any_body_and_attributes_come_through(body: str, attributes: dict[str, V
         (valid(key), valid(value)) for key, value in attributes.items()
     ]
     assert [type(plain(item.value)) for item in record.attributes] == [type(value) for value in attributes.values()]
+
+
+def test_an_attribute_that_is_an_empty_list_is_left_out() -> None:
+    (record,) = records(LogEvent("n", logging.INFO, "x", {"served": [], "before": [1], "text": ""}))
+    assert {item.key: plain(item.value) for item in record.attributes} == {"before": [1], "text": ""}
 
 
 def test_nothing_is_encoded_of_nothing() -> None:

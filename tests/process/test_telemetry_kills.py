@@ -1,0 +1,189 @@
+"""kill -9 and SIGTERM under load: counts never fall, and what was recorded is exported or counted."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from support.admin import admin_of, until
+from support.calls import Ask, Caller, Told
+from support.export_counts import export_counts, until_known
+from support.gateway import Gateway
+from support.receiver import OtlpReceiver
+from support.spans import Span, requests_and_runs
+from support.traffic import answered, set_labels, write_models
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
+
+WORKERS = 2
+IN_FLIGHT, CHANNELS = 32, 16
+FLUSH_SECONDS = 5.0
+END_SECONDS = 20.0
+"""Of a stop with a dead receiver: the flush, the drain, and a busy machine."""
+
+
+def endless(seed: int = 7) -> Iterator[Ask]:
+    draw = random.Random(seed)
+    while True:
+        yield answered(draw)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("kills") / "models")
+
+
+@contextmanager
+def serving(models: Path, state: Path, endpoint: str, **more: str) -> Iterator[Gateway]:
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{endpoint}", **more}
+    gateway = Gateway(models, state, workers=WORKERS, environment=environment)
+    with gateway:
+        with admin_of(gateway.admin) as admin:
+            set_labels(admin)
+        yield gateway
+
+
+def caller_of(gateway: Gateway) -> Caller:
+    return Caller(gateway.grpc, endless(), in_flight=IN_FLIGHT, channels=CHANNELS)
+
+
+class Totals:
+    """Looks at the requests that /metrics counts, again and again, from entry to exit. Control may be away."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="totals")
+        self.seen: list[float] = []
+
+    def __enter__(self) -> Totals:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ending.wait(0.02):
+            try:
+                self.seen.append(requests_counted(self._gateway))
+            except AssertionError:  # nobody answers just now
+                continue
+
+
+def requests_counted(gateway: Gateway) -> float:
+    return gateway.metric("driftgate_requests_total", rpc_response_status_code="OK")
+
+
+def spans_of(receiver: OtlpReceiver) -> dict[str, Span]:
+    return {span.span_id: span for span in requests_and_runs(receiver.spans)[0]}
+
+
+def test_a_killed_worker_takes_no_count_with_it_and_its_successor_counts_on(models: Path, tmp_path: Path) -> None:
+    with OtlpReceiver() as receiver:
+        with serving(models, tmp_path / "state", receiver.grpc) as gateway:
+            with Totals(gateway) as totals, caller_of(gateway) as caller:
+                caller.wait_for(1000)
+                doomed = gateway.children("worker")[0]
+                doomed.kill()
+                until(lambda: len(serving_workers(gateway)) == WORKERS, "both workers serve again")
+                caller.wait_for(2000)
+            got = [told for told in caller.told if told.code == "OK"]
+            lost = [told for told in caller.told if told.code != "OK"]
+            assert {told.code for told in lost} <= {"UNAVAILABLE"}
+            gateway.wait_for(lambda: settled(gateway), 20.0, "to export what it has")
+            counted = requests_counted(gateway)
+            counts = export_counts(gateway)
+        assert totals.seen == sorted(totals.seen), "a total fell"
+        assert abs(counted - len(got)) <= IN_FLIGHT, "but for those in flight"
+        spans = spans_of(receiver)
+        missing = [told for told in got if told.span_id not in spans]
+        print(f"\n{len(got)} answers, {counted:.0f} counted, {len(spans)} spans, {len(missing)} missing, {len(lost)} lost")
+        assert len(missing) <= IN_FLIGHT
+        assert counts.exported == counts.known == len(spans)
+        assert len({span.attributes["driftgate.worker"] for span in spans.values()}) == WORKERS
+
+
+def serving_workers(gateway: Gateway) -> set[int]:
+    with admin_of(gateway.admin) as admin:
+        return {worker.pid for worker in admin.status().workers if worker.state == "serving"} & {
+            child.pid for child in gateway.children("worker")
+        }
+
+
+def settled(gateway: Gateway) -> bool:
+    """Nothing waits in a ring."""
+    return gateway.metric("otel_sdk_processor_span_queue_size") == 0
+
+
+def test_what_a_killed_control_process_had_not_exported_its_successor_exports(models: Path, tmp_path: Path) -> None:
+    """Twice by chance: ids tell."""
+    with OtlpReceiver() as receiver:
+        with serving(models, tmp_path / "state", receiver.grpc) as gateway:
+            with Totals(gateway) as totals, caller_of(gateway) as caller:
+                for _ in range(2):
+                    caller.wait_for(1500)
+                    (control,) = gateway.children("control")
+                    control.kill()
+                    until(lambda dead=control: not dead.is_running(), "control is dead")  # type: ignore[misc]
+                    gateway.wait_ready()
+                caller.wait_for(500)
+            assert {told.code for told in caller.told} == {"OK"}
+            sent = {told.span_id for told in caller.told}
+            gateway.wait_for(lambda: requests_counted(gateway) >= len(sent), 20.0, "to count all")
+            gateway.wait_for(lambda: settled(gateway), 20.0, "to export what it has")
+            assert requests_counted(gateway) == len(sent)
+            counts = export_counts(gateway)
+        assert totals.seen == sorted(totals.seen), "a total fell"
+        spans = [span.span_id for span in requests_and_runs(receiver.spans)[0]]
+        print(f"\n{len(sent)} requests, {len(spans)} spans, {len(spans) - len(set(spans))} of them twice; {counts}")
+        assert set(spans) == sent
+        assert counts.exported >= len(sent)
+        assert counts.rejected == counts.failed == counts.queue_full == 0
+
+
+def test_the_end_by_sigterm_exports_all_that_clients_were_told(models: Path, tmp_path: Path) -> None:
+    """Also what they were refused with while the gateway drained."""
+    with OtlpReceiver() as receiver:
+        with serving(models, tmp_path / "state", receiver.grpc, OTEL_METRIC_EXPORT_INTERVAL="600000") as gateway:
+            caller = caller_of(gateway)
+            with caller:
+                caller.wait_for(3000)
+                assert gateway.stop() == 0
+        told = [each for each in caller.told if each.span_id]
+        spans = [span.span_id for span in requests_and_runs(receiver.spans)[0]]
+        assert len(set(spans)) == len(spans)
+        missing = [each for each in told if each.span_id not in set(spans)]
+        print(f"\n{len(told)} told, {len(spans)} spans; refused: {sum(each.code != 'OK' for each in told)}")
+        assert not missing, missing[:3]
+        (points,) = (
+            metric.exponential_histogram.data_points
+            for metric in receiver.metrics
+            if metric.name == "rpc.server.call.duration"
+        )
+        assert sum(point.count for point in points) == len(spans)
+        (points,) = (m.sum.data_points for m in receiver.metrics if m.name == "otel.sdk.exporter.span.exported")
+        exported = {next(a.value.string_value for a in p.attributes if a.key.endswith("name")): p.as_int for p in points if len(p.attributes) == 2}
+        assert exported["otlp_grpc_span_exporter/requests"] == len(spans)
+
+
+def test_without_a_receiver_the_end_comes_in_time_and_says_what_is_lost(models: Path, tmp_path: Path) -> None:
+    with OtlpReceiver() as receiver:
+        endpoint = receiver.grpc
+    with serving(models, tmp_path / "state", endpoint) as gateway:
+        with caller_of(gateway) as caller:
+            caller.wait_for(3000)
+            began = time.monotonic()
+            assert gateway.stop() == 0
+            seconds = time.monotonic() - began
+        print(f"\nended in {seconds:.1f} s")
+        assert seconds < END_SECONDS
+        recorded = sum(told.span_id != "" for told in caller.told)
+        print(recorded, gateway.log[-3000:])
