@@ -124,7 +124,7 @@ def main(
     """
     signal.signal(signal.SIGTERM, _terminated)
     if smoke:
-        seconds, rounds = 0.4, 1
+        seconds, rounds = 0.25, 1
     pair = cores.choose()
     with cores.pinned(pair.load), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         workload = model.build(Path(folder))

@@ -62,7 +62,7 @@ def serve(port: int, http_port: int, model_file: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
 
     statistics = StatisticsWriter(create_page("bench"))
-    recorder = SdkRecorder()
+    recorder = SdkRecorder(f"{HOST}:{port}")
     instead = cast("Recorder", recorder)
     limits = Limits()  # driftgate's defaults
     pipeline = Pipeline(limits.max_in_flight, statistics.set_in_flight, instead)

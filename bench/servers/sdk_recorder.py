@@ -76,7 +76,8 @@ class SdkTracer:
 class SdkRecorder:
     """`requests`: recorded so far. Exports to where OTEL_EXPORTER_OTLP_ENDPOINT says, until `shutdown`."""
 
-    def __init__(self) -> None:
+    def __init__(self, authority: str) -> None:
+        """`authority`: HOST:PORT of this server, for requests whose own is not known."""
         resource = Resource.create({"service.name": "driftgate-sdk"})
         self._spans = TracerProvider(resource=resource)
         self._spans.add_span_processor(
@@ -92,6 +93,7 @@ class SdkRecorder:
             "rpc.server.call.duration", "s", explicit_bucket_boundaries_advisory=BUCKETS_SECONDS
         )
         self._lock = threading.Lock()
+        self._authority = authority
         self._digests: dict[Subject, str] = {}
         self.tracer = SdkTracer(self._spans)
         self.requests = 0
@@ -121,7 +123,7 @@ class SdkRecorder:
             routing = request.routing
             span = _trace_of(call).span
             attributes: dict[str, Value] = {
-                **_connection(call.peer(), call.authority),
+                **_connection(call.peer(), call.authority or self._authority),
                 "rpc.response.status_code": "OK",
                 "driftgate.model.name": subject.model,
                 "driftgate.model.version": subject.version,
@@ -158,7 +160,7 @@ class SdkRecorder:
         now_ns = time.monotonic_ns()
         code = CODES[status.code]
         span = _trace_of(call).span
-        span.set_attributes(_connection(call.peer(), call.authority))
+        span.set_attributes(_connection(call.peer(), call.authority or self._authority))
         span.set_attributes({"rpc.response.status_code": code, "driftgate.request.size": size_bytes})
         span.set_attribute("driftgate.refusal.reason", status.reason)
         if code in SERVER_ERRORS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.config import Telemetry
+from gateway.control import telemetry as control
 from gateway.telemetry import (
     access_log,
     context,
@@ -60,7 +61,7 @@ def telemetry() -> str:
         ("a receiver's answer", size(sender.MAX_RESPONSE_BYTES), FIXED, "it is not understood; a line in the log"),
         (
             "what is exported at the end",
-            f"{span_export.FLUSH_SECONDS:g} s",
+            f"{span_export.FLUSH_SECONDS:g} s, and {control.LEAST_FLUSH_SECONDS:g} s more for metrics and log events",
             FIXED,
             "what is left is dropped",
         ),
@@ -111,7 +112,7 @@ def telemetry() -> str:
         (
             "log events that wait for export",
             number(log_events.MAX_WAITING),
-            FIXED,
+            code("OTEL_BLRP_MAX_QUEUE_SIZE"),
             dropped.format('otel_sdk_processor_log_processed_total{error_type="queue_full"}'),
         ),
         (

@@ -6,7 +6,6 @@ from gateway.telemetry.conventions import ATTRIBUTES, EVENT, METRIC, RUN_SPAN, S
 from gateway.telemetry.instruments import Instrument, Kind, instruments, load
 from gateway.telemetry.prometheus import label_name, sample_name
 from gateway.telemetry.quantiles import relative_error
-from gateway.telemetry.recorder import FIXED_KEYS
 from generator.markdown import NOTHING, code, heading, number, sentence, table
 from runtime.shm.series_layout import CLASSIC_SECONDS, MAX_SERIES, SCALE, TIME_OFFSET
 
@@ -20,12 +19,10 @@ KINDS = {
     Kind.EXPONENTIAL_HISTOGRAM: "histogram",
 }
 EXTRA = {
-    "driftgate.request.model": "The model that was asked for, where there is none of this name.",
-    "driftgate.refusal.message": "What the client was told.",
     "rpc.request.metadata.<key>": "Metadata of the request, of the keys in `telemetry.metadata_attributes`.",
     "driftgate.baggage.<name>": "Members of the request's baggage, of the names in `telemetry.baggage_attributes`.",
 }
-"""Attributes whose texts stand in a request's record, which may cut them."""
+"""Attributes that the configuration asks for; a record may cut them."""
 
 CARRIERS = {SPAN: "spans of requests", RUN_SPAN: "spans of runs", METRIC: "metrics", EVENT: "log events"}
 
@@ -45,8 +42,6 @@ The keys that traces, metrics and log events carry. Those without `driftgate.` a
         (code(attribute.key), attribute.kind, ", ".join(CARRIERS[carrier] for carrier in attribute.on), attribute.text)
         for attribute in (*ATTRIBUTES, *load()[1])
     ]
-    if not set(FIXED_KEYS) <= EXTRA.keys():
-        raise SystemExit(f"docs/generator/metrics.py: expected a text for each of {', '.join(FIXED_KEYS)}")
     rows += [(code(key), "string", f"{CARRIERS[SPAN]}, cut", text) for key, text in EXTRA.items()]
     source = f"{CONVENTIONS} and {METRICS}"
     return heading("Telemetry attributes", source) + text + table(("key", "type", "on", "meaning"), rows)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from itertools import product
 from typing import NamedTuple
 
+from gateway.supervisor.main import FEWEST_RECORDS
+from gateway.telemetry.events import MAX_WAITING
 from gateway.telemetry.resource import ATTRIBUTES, NAME
 from gateway.telemetry.settings import EXEMPLAR_FILTERS, PROPAGATORS, SAMPLERS, TEMPORALITIES, read_settings
 from gateway.telemetry.settings import TelemetrySettings as Settings
@@ -97,6 +99,8 @@ WHERE = (
 )
 """After OTEL_EXPORTER_OTLP_, and after OTEL_EXPORTER_OTLP_{TRACES,METRICS,LOGS}_."""
 
+SHORTER = "Milliseconds that an export may take, where they are fewer than OTEL_EXPORTER_OTLP_TIMEOUT says."
+
 TRACES = (
     Variable("OTEL_TRACES_SAMPLER", OURS.sampler, f"One of {_choices(SAMPLERS)}."),
     Variable("OTEL_TRACES_SAMPLER_ARG", "1", "The ratio, 0 to 1, of those with `traceidratio` in their name."),
@@ -106,7 +110,8 @@ TRACES = (
         "Milliseconds that a record waits for others before it is exported.", "5000",
     ),
     Variable(
-        "OTEL_BSP_MAX_QUEUE_SIZE", "`telemetry.ring_records`", "Records that a worker's ring holds.", "2048"
+        "OTEL_BSP_MAX_QUEUE_SIZE", "`telemetry.ring_records`",
+        f"Records that a worker's ring holds, at least {FEWEST_RECORDS}.", "2048",
     ),
     Variable(
         "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
@@ -114,11 +119,13 @@ TRACES = (
         "Records of one export: at most these, and a quarter of the ring; more only where one run has more.",
         "512",
     ),
+    Variable("OTEL_BSP_EXPORT_TIMEOUT", _ms(OURS.spans.export_timeout_seconds), SHORTER),
     Variable("OTEL_SPAN_LINK_COUNT_LIMIT", str(OURS.span_links), "Links of a run's span; the others are counted."),
 )  # fmt: skip
 
 METRICS = (
     Variable("OTEL_METRIC_EXPORT_INTERVAL", _ms(OURS.metric_interval_seconds), "Milliseconds between two exports."),
+    Variable("OTEL_METRIC_EXPORT_TIMEOUT", _ms(OURS.metric_timeout_seconds), SHORTER),
     Variable(
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", OURS.temporality, f"One of {_choices(TEMPORALITIES)}."
     ),
@@ -131,27 +138,24 @@ METRICS = (
 
 LOGS = (
     Variable(
-        "OTEL_BLRP_SCHEDULE_DELAY",
-        _ms(OURS.log_records.schedule_delay_seconds),
-        "Milliseconds that a log event waits for others.",
+        "OTEL_BLRP_SCHEDULE_DELAY", _ms(OURS.log_records.schedule_delay_seconds), "Milliseconds between two exports."
     ),
+    Variable("OTEL_BLRP_MAX_QUEUE_SIZE", str(MAX_WAITING), "Log events that may wait for export."),
+    Variable(
+        "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
+        f"{OURS.log_records.max_export_batch_size}, or the queue's size if that is less",
+        "Log events of one export, at most.",
+        "512",
+    ),
+    Variable("OTEL_BLRP_EXPORT_TIMEOUT", _ms(OURS.log_records.export_timeout_seconds), SHORTER),
 )
 
-WITHOUT_EFFECT = (
-    Variable("OTEL_BSP_EXPORT_TIMEOUT", NOTHING, "OTEL_EXPORTER_OTLP_TIMEOUT bounds an export."),
-    Variable("OTEL_BLRP_EXPORT_TIMEOUT", NOTHING, "The same."),
-    Variable("OTEL_METRIC_EXPORT_TIMEOUT", NOTHING, "The same."),
-    Variable("OTEL_BLRP_MAX_QUEUE_SIZE", NOTHING, "The bound is fixed: [limits](../how-to/limits.md#telemetry)."),
-    Variable("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", NOTHING, "The bound is fixed too."),
-    *(
-        Variable(f"OTEL_{kind}ATTRIBUTE_{limit}_LIMIT", NOTHING, text)
-        for kind, text in (
-            ("", "What a record holds bounds a span's attributes, and their number is below the default."),
-            ("SPAN_", "The same."),
-            ("LOGRECORD_", "The bounds of log events are fixed."),
-        )
-        for limit in ("COUNT", "VALUE_LENGTH")
-    ),
+SPANS_BOUND = "A span has fewer attributes than the default allows, and a record bounds their texts."
+EVENTS_BOUND = "The bounds of log events are fixed: [limits](../how-to/limits.md#telemetry)."
+WITHOUT_EFFECT = tuple(
+    Variable(f"OTEL_{kind}ATTRIBUTE_{limit}_LIMIT", NOTHING, text)
+    for kind, text in (("", "As those below."), ("SPAN_", SPANS_BOUND), ("LOGRECORD_", EVENTS_BOUND))
+    for limit in ("COUNT", "VALUE_LENGTH")
 )
 
 INTRODUCTION = """
@@ -160,8 +164,9 @@ The variables that set up what driftgate exports. They count in the environment 
 [observability](../how-to/observability.md).
 
 By OpenTelemetry's rules an empty value means unset. A number, an endpoint, a protocol, a header or a file that is wrong
-ends the start with exit status 2, and all of them are named. An unknown word of an enumeration is logged as a warning,
-and the default holds. Times are milliseconds. *Specified* is OpenTelemetry's own default, where driftgate's is another.
+ends the start with exit status 2, and all of them are named; `driftgate config check` names them too. An unknown word
+of an enumeration is logged as a warning, and the default holds. Times are milliseconds. *Specified* is OpenTelemetry's
+own default, where driftgate's is another.
 """
 
 

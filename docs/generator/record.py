@@ -7,7 +7,7 @@ import struct
 from enum import IntEnum, IntFlag
 from types import ModuleType
 
-from generator.markdown import code, number, sentence, size, table
+from generator.markdown import code, number, size, table
 from runtime.shm import record_layout, ring_layout, series_layout
 from runtime.shm.record_layout import FIELDS, RECORD_BYTES, Mark, PeerFamily, Reason
 
@@ -66,12 +66,12 @@ def record() -> str:
 def numbers() -> str:
     """The values of the fields that hold numbers with a meaning."""
     meanings = {
-        Mark.PARENT: "the client sent a span of its own, which is the parent",
-        Mark.STREAM: "a message of ModelStreamInfer",
-        Mark.ID_CUT: "request_id was longer",
-        Mark.TEXT_CUT: "tracestate or an attribute found no room",
+        Mark.PARENT: "The client sent a span of its own, which is the parent.",
+        Mark.STREAM: "A message of ModelStreamInfer.",
+        Mark.ID_CUT: "request_id was longer.",
+        Mark.TEXT_CUT: "tracestate or an attribute found no room.",
     }
-    rows = [(code("marks"), str(mark.value), _name(mark), sentence(meanings[mark])) for mark in Mark]
+    rows = [(code("marks"), str(mark.value), _name(mark), meanings[mark]) for mark in Mark]
     rows += [(code("reason"), str(reason.value), _name(reason), "") for reason in Reason]
     rows += [(code("peer_family"), str(family.value), _name(family), "") for family in PeerFamily]
     return table(("field", "value", "name", "meaning"), rows)

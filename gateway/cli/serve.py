@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,8 +78,12 @@ def check(file: Path | None, *, as_json: bool, **flags: Any) -> None:
 
 def _load(file: Path | None, flags: dict[str, Any]) -> Config:
     from gateway.config import ConfigError, load_config
+    from gateway.telemetry.settings import read_settings
+    from gateway.telemetry.variables import TelemetrySettingsError
 
     try:
-        return load_config(file, {name: value for name, value in flags.items() if value not in (None, ())})
-    except ConfigError as error:
+        config = load_config(file, {name: value for name, value in flags.items() if value not in (None, ())})
+        read_settings(config.telemetry.environment(os.environ))
+    except (ConfigError, TelemetrySettingsError) as error:
         raise Failure(str(error), WRONG_USAGE) from None
+    return config

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
@@ -25,9 +26,8 @@ from gateway.process import Spawn, receive_orders
 from gateway.store.contract import Store
 from gateway.store.sql import open_store
 from gateway.telemetry.durations import DurationRecorder
-from gateway.telemetry.events import CONTROL_RESTARTED, EventLog
+from gateway.telemetry.events import CONTROL_RESTARTED, MAX_WAITING, EventLog
 from gateway.telemetry.log_forwarder import LogForwarder
-from gateway.telemetry.losses import LossSummary
 from gateway.telemetry.measure import Measures
 from gateway.telemetry.refusals import RefusalSummary
 from gateway.telemetry.resource import detect
@@ -68,7 +68,7 @@ class Control:
         self._events = Events()
         settings = read_settings(config.telemetry.environment(os.environ))
         resource = detect(orders.instance_id, config.telemetry.environment(os.environ))
-        self._log_events = EventLog()
+        self._log_events = EventLog(settings.log_records.max_queue_size or MAX_WAITING)
         if settings.logs is not None:
             logging.getLogger().addHandler(LogForwarder(self._log_events))
         self._swaps, self._loads = DurationRecorder(), DurationRecorder()
@@ -84,6 +84,7 @@ class Control:
         self._export = TelemetryExport(orders, settings, resource, self._log_events)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
         self._series = series
+        self._refusals = RefusalSummary(series.totals(), time.monotonic())
         self._measures = Measures(
             series,
             statistics,
@@ -133,6 +134,7 @@ class Control:
         await self._admin.stop()
         await asyncio.gather(web, starting, looking, telling, return_exceptions=True)
         await self._fleet.stop()
+        self._refusals.tell(self._series.totals(), time.monotonic(), self._log_events, is_last=True)
         await asyncio.to_thread(self._export.stop)
         self._cache.close()
 
@@ -191,15 +193,12 @@ class Control:
 
     async def _tell_forever(self) -> None:
         """Refused requests and lost telemetry become log events, many to one."""
-        loop = asyncio.get_running_loop()
-        refusals = RefusalSummary(self._series.totals(), loop.time())
-        losses = LossSummary(self._export.lost(), loop.time())
         while True:
             await asyncio.sleep(TELL_SECONDS)
             try:
                 totals = await asyncio.to_thread(self._series.totals)
-                refusals.tell(totals, loop.time(), self._log_events)
-                losses.tell(self._export.lost(), loop.time(), self._log_events)
+                self._refusals.tell(totals, time.monotonic(), self._log_events)
+                self._export.tell_losses()
             except Exception:
                 log.exception("refusals and losses could not be summed up; the next summary follows")
 

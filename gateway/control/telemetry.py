@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -14,6 +15,7 @@ from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.events import EventLog
 from gateway.telemetry.exporting import ExportCounts
 from gateway.telemetry.fates import Fate, Signal, place
+from gateway.telemetry.losses import LossSummary
 from gateway.telemetry.measure import ExporterFigures, Figures, Measures, ProcessorFigures
 from gateway.telemetry.otlp.client import OtlpClient
 from gateway.telemetry.otlp_logs import LogsEncoder
@@ -31,7 +33,7 @@ from runtime.shm.tally import Tally
 
 log = logging.getLogger(__name__)
 
-EVENTS_AT_ONCE = 512
+LEAST_FLUSH_SECONDS = 1.0  # for metrics and logs, where spans have taken all the time there was
 EXPORTERS = {"grpc": "otlp_grpc_{}_exporter", "http/protobuf": "otlp_http_{}_exporter"}
 """Values of otel.component.type."""
 
@@ -70,11 +72,12 @@ class TelemetryExport:
                 encoder = SpanEncoder(
                     self._resource.SerializeToString(), extra_keys=keys, link_limit=settings.span_links
                 )
-                client = OtlpClient(traces, "traces")
+                client = OtlpClient(_bounded(traces, settings.spans.export_timeout_seconds), "traces")
             self._spans = SpanExport(
                 self._readers, encoder, client, self._access_log, settings.spans, self._counts[Signal.SPANS]
             )
         self._periodic: list[PeriodicExport] = []
+        self._losses = LossSummary({}, time.monotonic())
 
     def figures(self, base: Figures) -> Figures:
         """`base` with what is known here."""
@@ -102,6 +105,7 @@ class TelemetryExport:
     def start(self, measures: Measures, *, follows: bool) -> None:
         """`follows`: an earlier control process of this gateway has exported before this one."""
         settings = self._settings
+        self._losses = LossSummary(self.lost(), time.monotonic())
         for signal, destination in (
             ("traces", settings.traces),
             ("metrics", settings.metrics),
@@ -118,28 +122,51 @@ class TelemetryExport:
             self._add(
                 "metrics",
                 lambda: encoder.encode(measures.snapshot()),
-                settings.metrics,
+                _bounded(settings.metrics, settings.metric_timeout_seconds),
                 settings.metric_interval_seconds,
                 Signal.METRICS,
             )
         if settings.logs is not None:
+            batch = settings.log_records
             logs = LogsEncoder(self._resource)
-            delay = settings.log_records.schedule_delay_seconds
-            self._add("logs", lambda: logs.encode(self._events.take(EVENTS_AT_ONCE)), settings.logs, delay, Signal.LOGS)
+            self._add(
+                "logs",
+                lambda: self._waiting_events(logs, batch.max_export_batch_size),
+                _bounded(settings.logs, batch.export_timeout_seconds),
+                batch.schedule_delay_seconds,
+                Signal.LOGS,
+            )
+
+    def _waiting_events(self, encoder: LogsEncoder, most: int) -> list[Payload]:
+        payloads: list[Payload] = []
+        while events := self._events.take(most):
+            payloads += encoder.encode(events)
+        return payloads
 
     def stop(self) -> None:
-        """Sends what is there, for a few seconds; what is left then is counted as dropped."""
+        """Sends what is there, for a few seconds; what is left then is counted as dropped.
+
+        Spans go first: the last metrics and log events tell what became of them.
+        """
+        deadline = time.monotonic() + FLUSH_SECONDS
+        if self._spans is not None:
+            self._spans.stop(FLUSH_SECONDS)
+        self.tell_losses(is_last=True)
+        left_seconds = max(deadline - time.monotonic(), LEAST_FLUSH_SECONDS)
         threads = [
-            threading.Thread(target=export.stop, args=(FLUSH_SECONDS,), name="flush") for export in self._periodic
+            threading.Thread(target=export.stop, args=(left_seconds,), name="flush") for export in self._periodic
         ]
         for thread in threads:
             thread.start()
-        if self._spans is not None:
-            self._spans.stop(FLUSH_SECONDS)
         for thread in threads:
             thread.join()
+        self.tell_losses(is_last=True)
         if self._access_log is not None:
             self._access_log.close()
+
+    def tell_losses(self, *, is_last: bool = False) -> None:
+        """What has been lost, as a log event. Single-threaded."""
+        self._losses.tell(self.lost(), time.monotonic(), self._events, is_last=is_last)
 
     def _add(
         self,
@@ -215,3 +242,8 @@ class TelemetryExport:
 
     def _count(self, signal: Signal, fate: Fate) -> int:
         return self._tally.value(place(signal, fate))
+
+
+def _bounded(destination: SignalSettings, timeout_seconds: float) -> SignalSettings:
+    """An export ends by the exporter's timeout and by the processor's, whichever is shorter."""
+    return dataclasses.replace(destination, timeout_seconds=min(destination.timeout_seconds, timeout_seconds))

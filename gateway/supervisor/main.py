@@ -36,6 +36,7 @@ from runtime.shm.tally import Tally, create_tally
 log = logging.getLogger(__name__)
 
 ENDPOINTS_FILE = "endpoints.json"
+FEWEST_RECORDS = 64  # in a ring, whatever OTEL_BSP_MAX_QUEUE_SIZE asks for
 KILL_AFTER_SECONDS = 15.0  # beyond the drain's own time
 
 
@@ -55,7 +56,7 @@ class Supervisor:
         self._link: Held = private_listener()
         self._pages = [create_page(f"driftgate-statistics-{index}") for index in range(self._count)]
         self._series = [create_series_page(f"driftgate-series-{index}") for index in range(self._count)]
-        records = telemetry.spans.max_queue_size or config.telemetry.ring_records
+        records = max(telemetry.spans.max_queue_size or config.telemetry.ring_records, FEWEST_RECORDS)
         self._rings = [create_ring(f"driftgate-records-{index}", records) for index in range(self._count)]
         self._export_segment = create_tally("driftgate-exported", COUNTS)
         self._instance_id = str(uuid.uuid4())

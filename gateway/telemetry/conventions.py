@@ -39,6 +39,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("driftgate.route.reason", "string", (SPAN,), "What chose it: default, label, version."),
     Attribute("driftgate.refusal.reason", "string", (SPAN, METRIC, EVENT), "Why it was refused: ErrorInfo.reason."),
     Attribute("driftgate.request.id", "string", (SPAN,), "The request's id, as the client gave it; cut at 64 bytes."),
+    Attribute("driftgate.request.model", "string", (SPAN,), "The model that was asked for, where there is none such."),
+    Attribute("driftgate.refusal.message", "string", (SPAN,), "What the client was told, as far as there is room."),
     Attribute("driftgate.request.rows", "int", (SPAN,), "Rows of the request."),
     Attribute("driftgate.request.size", "int", (SPAN,), "Bytes of the request message."),
     Attribute("driftgate.response.size", "int", (SPAN,), "Bytes of the response message."),

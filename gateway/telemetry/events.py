@@ -177,9 +177,10 @@ class LogEvent:
 
 
 class EventLog:
-    """At most MAX_WAITING events, oldest first; what comes when it is full is dropped and counted. Thread-safe."""
+    """At most `capacity` events, oldest first; what comes when it is full is dropped and counted. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int = MAX_WAITING) -> None:
+        self.capacity = capacity
         self._waiting: deque[LogEvent] = deque()
         self._dropped = 0
         self._lock = threading.Lock()
@@ -187,10 +188,6 @@ class EventLog:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
-
-    @property
-    def capacity(self) -> int:
-        return MAX_WAITING
 
     @property
     def dropped(self) -> int:
@@ -212,7 +209,7 @@ class EventLog:
         """False: there was no room."""
         event = _bounded(event)
         with self._lock:
-            if len(self._waiting) >= MAX_WAITING:
+            if len(self._waiting) >= self.capacity:
                 self._dropped += 1
                 return False
             self._waiting.append(event)

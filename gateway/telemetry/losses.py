@@ -23,12 +23,14 @@ class LossSummary:
         self._told_at = dict.fromkeys(lost, now_seconds - QUIET_SECONDS)
         self._looked_at = dict.fromkeys(lost, now_seconds)
 
-    def tell(self, lost: Mapping[Key, int], now_seconds: float, events: EventLog) -> None:
+    def tell(self, lost: Mapping[Key, int], now_seconds: float, events: EventLog, *, is_last: bool = False) -> None:
+        """`is_last`: what is not told now would never be."""
+        quiet_seconds = 0.0 if is_last else QUIET_SECONDS
         for key, count in lost.items():
             new = count - self._told.get(key, 0)
             if not new:
                 self._looked_at[key] = now_seconds
-            elif now_seconds - self._told_at.get(key, now_seconds - QUIET_SECONDS) >= QUIET_SECONDS:
+            elif now_seconds - self._told_at.get(key, now_seconds - QUIET_SECONDS) >= quiet_seconds:
                 signal, reason = key
                 window = now_seconds - self._looked_at.get(key, now_seconds)
                 events.emit(TELEMETRY_DROPPED, signal=signal, count=new, window=window, error=reason)

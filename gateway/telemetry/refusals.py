@@ -26,11 +26,15 @@ class RefusalSummary:
         self._told_at: dict[Key, float] = {}
         self._looked_at = now_seconds
 
-    def tell(self, totals: Iterable[Series], now_seconds: float, events: EventLog) -> None:
-        """At most one event a key every QUIET_SECONDS; what comes between is in the next."""
+    def tell(self, totals: Iterable[Series], now_seconds: float, events: EventLog, *, is_last: bool = False) -> None:
+        """At most one event a key every QUIET_SECONDS; what comes between is in the next.
+
+        `is_last`: what is not told now would never be.
+        """
+        quiet_seconds = 0.0 if is_last else QUIET_SECONDS
         for key, count in _refused(totals).items():
             told_at = self._told_at.get(key)
-            if told_at is not None and now_seconds - told_at < QUIET_SECONDS:
+            if told_at is not None and now_seconds - told_at < quiet_seconds:
                 continue
             new = count - self._told[key]
             if new <= 0:

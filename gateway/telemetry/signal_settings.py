@@ -89,22 +89,9 @@ def has_endpoint(variables: Variables, signal: Signal) -> bool:
 
 
 def read_signal(variables: Variables, signal: Signal) -> SignalSettings | None:
-    """None where endpoint or protocol are wrong; `variables` holds the problems."""
-    given = _read_protocol(variables, signal)
-    name, text = variables.text(*variable_names(signal, "ENDPOINT"))
-    port = HTTP_PORT if given == "http/protobuf" else GRPC_PORT
-    endpoint = _take_apart(variables, name, text or f"http://localhost:{port}")
-    if given is None or endpoint is None:
-        return None
-    protocol: Protocol = given or ("http/protobuf" if endpoint.port == HTTP_PORT else "grpc")
-    if protocol == "grpc":
-        address, insecure = _grpc_target(variables, endpoint, signal)
-    elif endpoint.scheme:
-        own = bool(text) and name == variable_names(signal, "ENDPOINT")[0]
-        address, insecure = _url(endpoint, "" if own else f"/v1/{signal}"), endpoint.scheme == "http"
-    else:
-        variables.problem(name, f"expected a URL, as http://collector:4318, for http/protobuf, got {shown(text)}")
-        return None
+    """None where endpoint or protocol are wrong; `variables` holds the problems, also those of all else."""
+    destination = _read_destination(variables, signal)
+    protocol, address, insecure = destination or ("http/protobuf", "", False)
     timeout = variables.seconds(*variable_names(signal, "TIMEOUT"), default=DEFAULT_TIMEOUT_SECONDS)
     compression = variables.choice(*variable_names(signal, "COMPRESSION"), allowed=("gzip", "none"), default="none")
     certificate, key, chain = (
@@ -115,10 +102,13 @@ def read_signal(variables: Variables, signal: Signal) -> SignalSettings | None:
         missing, present = ("CLIENT_KEY", "CLIENT_CERTIFICATE") if key is None else ("CLIENT_CERTIFICATE", "CLIENT_KEY")
         there = variables.text(*variable_names(signal, present))[0]
         variables.problem(there, f"expected {variable_names(signal, missing)[1]} beside it: mTLS needs both")
+    headers = _read_headers(variables, signal, protocol)
+    if destination is None:
+        return None
     return SignalSettings(
         endpoint=address,
         protocol=protocol,
-        headers=_read_headers(variables, signal, protocol),
+        headers=headers,
         timeout_seconds=timeout,
         compression="gzip" if compression == "gzip" else "none",
         insecure=insecure,
@@ -126,6 +116,24 @@ def read_signal(variables: Variables, signal: Signal) -> SignalSettings | None:
         client_key=key,
         client_certificate=chain,
     )
+
+
+def _read_destination(variables: Variables, signal: Signal) -> tuple[Protocol, str, bool] | None:
+    """Protocol, endpoint as in SignalSettings, and whether it is plain text; None: `variables` has the problem."""
+    given = _read_protocol(variables, signal)
+    name, text = variables.text(*variable_names(signal, "ENDPOINT"))
+    port = HTTP_PORT if given == "http/protobuf" else GRPC_PORT
+    endpoint = _take_apart(variables, name, text or f"http://localhost:{port}")
+    if given is None or endpoint is None:
+        return None
+    protocol: Protocol = given or ("http/protobuf" if endpoint.port == HTTP_PORT else "grpc")
+    if protocol == "grpc":
+        return protocol, *_grpc_target(variables, endpoint, signal)
+    if endpoint.scheme:
+        own = bool(text) and name == variable_names(signal, "ENDPOINT")[0]
+        return protocol, _url(endpoint, "" if own else f"/v1/{signal}"), endpoint.scheme == "http"
+    variables.problem(name, f"expected a URL, as http://collector:4318, for http/protobuf, got {shown(text)}")
+    return None
 
 
 def _read_protocol(variables: Variables, signal: Signal) -> Protocol | Literal[""] | None:

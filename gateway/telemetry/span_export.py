@@ -149,7 +149,7 @@ class SpanExport:
 
     def _most(self, lane: Lane) -> int:
         """Records of one export: no more than leaves room for others in the ring meanwhile."""
-        return min(self._batch.max_export_batch_size, lane.reader.capacity // EXPORTS_AT_ONCE)
+        return max(min(self._batch.max_export_batch_size, lane.reader.capacity // EXPORTS_AT_ONCE), 1)
 
     def _log(self, lane: Lane) -> None:
         """The access log comes first, and never waits for a receiver."""

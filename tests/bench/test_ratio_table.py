@@ -15,6 +15,8 @@ DRIFTGATE = next(spec for spec in SERVERS if spec.key == "driftgate")
 
 def sample(rate: float, *, errors: int = 0, load_busy: float = 0.2, others_busy: float = 0.0) -> Sample:
     many = Measurement(
+        began_seconds=10.0,
+        ended_seconds=12.0,
         burst=Burst(
             requests=1000,
             failed=0,
@@ -26,6 +28,7 @@ def sample(rate: float, *, errors: int = 0, load_busy: float = 0.2, others_busy:
         errors=errors,
         server_busy=0.97,
         load_busy=load_busy,
+        receiver_busy=0.0,
         others_busy=others_busy,
         requests_per_cpu_second=rate / 0.97,
     )

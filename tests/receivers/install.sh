@@ -73,30 +73,42 @@ chromium() {
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core
 }
 
+failed=0
+names=()
+jobs=()
+
 # What a tool is installed with may be missing; then its tests are skipped.
-try() {
+begin() {
   if ! command -v "$2" >/dev/null; then
     echo "$1: not installed, $2 is not on this machine"
     return
   fi
-  local begin=$SECONDS
-  # In a shell of its own, in which an error ends it; its output is shown only then.
-  if (set -e; "$1") >"$build/$1.log" 2>&1; then
-    echo "$1: there, after $((SECONDS - begin)) s"
-  else
-    tail -n 30 "$build/$1.log" >&2
-    echo "$1: could not be installed" >&2
-    failed=1
-  fi
+  "$1" >"$build/$1.log" 2>&1 &
+  names+=("$1")
+  jobs+=($!)
 }
 
-failed=0
+finish() {
+  local index name
+  for index in "${!jobs[@]}"; do
+    name=${names[$index]}
+    if wait "${jobs[$index]}"; then
+      echo "$name: there, after $SECONDS s"
+    else
+      tail -n 30 "$build/$name.log" >&2
+      echo "$name: could not be installed" >&2
+      failed=1
+    fi
+  done
+}
+
 if [ "${1:-}" = jaeger ]; then
-  try jaeger go
+  begin jaeger go
 else
-  try mockotlpserver npm
-  try mlflow "${PYTHON:-python3}"
-  try collector go
-  try chromium apt-get
+  begin mockotlpserver npm
+  begin chromium apt-get
+  begin mlflow "${PYTHON:-python3}"
+  begin collector go
 fi
+finish
 exit $failed

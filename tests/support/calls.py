@@ -36,7 +36,7 @@ _ids = itertools.count(1)
 class Ask:
     """One request. `kind`: a test's own name for such requests. `parent`: trace id and span id that the client sends.
 
-    `wanted`: the client's sampled flag, None where it sends no traceparent.
+    `payload`: sent instead of `request`, where it is to be no request.
     """
 
     kind: str
@@ -107,13 +107,15 @@ def identified(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
 class Caller:
     """Sends `asks` until they end or the context is left, `in_flight` at a time over `channels` connections.
 
-    `told` grows as calls end. A member of `asks` that is a sequence goes out as the messages of one stream.
+    `told` grows as calls end. A member of `asks` that is a sequence goes out as the messages of one stream. Calls wait
+    for a server that is away; where they are not `patient`, they end when there is none, and so does the sending.
     """
 
     address: str
     asks: Iterable[Ask | Sequence[Ask]]
     in_flight: int = 64
     channels: int = 16
+    patient: bool = True
     told: list[Told] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -167,15 +169,18 @@ class Caller:
             if self._stopping:
                 return
             if isinstance(ask, Ask):
-                self.told.append(await _ask(unary, ask))
+                told = await _ask(unary, ask, self.patient)
+                self.told.append(told)
+                if not self.patient and told.code == "UNAVAILABLE" and not told.span_id:
+                    return
             else:
                 self.told.extend(await _ask_in_stream(stream, ask))
 
 
-async def _ask(unary: Any, ask: Ask) -> Told:
+async def _ask(unary: Any, ask: Ask, patient: bool) -> Told:
     payload = ask.payload or ask.request.SerializeToString()
     sent_ns = time.time_ns()
-    call = unary(payload, timeout=CALL_SECONDS, metadata=ask.metadata, wait_for_ready=True)
+    call = unary(payload, timeout=CALL_SECONDS, metadata=ask.metadata, wait_for_ready=patient)
     code, message = "OK", ""
     try:
         await call

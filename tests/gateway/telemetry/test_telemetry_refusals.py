@@ -75,6 +75,15 @@ def test_after_a_pause_the_window_is_the_time_since_the_last_look() -> None:
     assert told(summary, [series(*OVERLOADED, 3)], 41.0) == [("m", "RESOURCE_EXHAUSTED", "OVERLOADED", 2, 1.0)]
 
 
+def test_the_last_look_tells_what_would_have_waited() -> None:
+    summary, events = RefusalSummary([], 0.0), EventLog()
+    told(summary, [series(*OVERLOADED, 1)], 1.0)
+    summary.tell([series(*OVERLOADED, 3)], 2.0, events, is_last=True)
+    summary.tell([series(*OVERLOADED, 3)], 2.5, events, is_last=True)
+    (event,) = events.take(9)
+    assert event.attributes["driftgate.event.count"] == 2
+
+
 def test_the_event_is_a_warning() -> None:
     events = EventLog()
     RefusalSummary([], 0.0).tell([series(*UNKNOWN, 4)], 2.0, events)

@@ -1,0 +1,102 @@
+"""A headless Chromium, driven by its DevTools protocol over a pair of pipes: no driver and no port."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from receivers_tools import CHROMIUM, POLL_SECONDS
+
+PAGE_SECONDS = 60.0
+READ_FD, WRITE_FD = 3, 4  # where --remote-debugging-pipe reads and writes
+BLOCK_BYTES = 1 << 16
+
+
+class Browser:
+    """One page of `width` × `height` pixels. Use as a context; `folder` holds the profile."""
+
+    def __init__(self, folder: Path, width: int, height: int) -> None:
+        self._folder = folder
+        self._size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._count = 0
+        self._unread = b""
+
+    def __enter__(self) -> Self:
+        command_read, self._to = os.pipe()
+        self._from, answer_write = os.pipe()
+        # The shell moves the pipes' ends to where Chromium looks for them. Root has no sandbox.
+        arguments = [
+            "sh", "-c", f'exec "$@" {READ_FD}<&{command_read} {WRITE_FD}>&{answer_write}', "sh",
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
+            "--disable-background-networking", f"--user-data-dir={self._folder}", "--remote-debugging-pipe",
+        ]  # fmt: skip
+        with (self._folder / "output.log").open("wb") as output:
+            self._process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                pass_fds=(command_read, answer_write),
+            )  # fmt: skip
+        os.close(command_read)
+        os.close(answer_write)
+        self._session = ""
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._call("Emulation.setDeviceMetricsOverride", **self._size)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._to)
+        os.close(self._from)
+        os.killpg(self._process.pid, signal.SIGKILL)  # it holds nothing that is to be kept
+        self._process.wait()
+
+    def open(self, url: str) -> None:
+        self._call("Page.navigate", url=url)
+
+    def ask(self, expression: str) -> Any:
+        """The value of a JavaScript expression on the page."""
+        answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def wait_for(self, expression: str) -> Any:
+        """Asks until the value is true."""
+        deadline = time.monotonic() + PAGE_SECONDS
+        while not (value := self.ask(expression)):
+            assert time.monotonic() < deadline, f"{expression} was not true within {PAGE_SECONDS} s:\n{self.text}"
+            time.sleep(POLL_SECONDS)
+        return value
+
+    @property
+    def text(self) -> str:
+        """What a reader sees."""
+        return str(self.ask("document.body.innerText"))
+
+    def picture(self) -> bytes:
+        """A PNG."""
+        return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._count += 1
+        message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = json.loads(self._read())
+            if answer.get("id") == self._count:
+                assert "error" not in answer, f"{method}: {answer['error']}"
+                return dict(answer["result"])
+
+    def _read(self) -> bytes:
+        while b"\0" not in self._unread:
+            block = os.read(self._from, BLOCK_BYTES)
+            assert block, f"{CHROMIUM} has ended:\n{(self._folder / 'output.log').read_text(errors='replace')}"
+            self._unread += block
+        message, _, self._unread = self._unread.partition(b"\0")
+        return message
