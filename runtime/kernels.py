@@ -39,14 +39,9 @@ def kernel(*signatures: Any, nogil: bool = False) -> Callable[[Kernel], Any]:
 
     def compile_(function: Kernel) -> Any:
         njit: Any = numba.njit
-        options = {"nogil": nogil, "boundscheck": False, "error_model": "numpy"}
-        try:
-            return njit(list(signatures), cache=True, **options)(function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-            log.warning("%s is compiled anew at each start: %s; set NUMBA_CACHE_DIR", function.__name__, error)
-            return njit(list(signatures), **options)(function)
+        return njit(list(signatures), cache=_folder is not None, nogil=nogil, boundscheck=False, error_model="numpy")(
+            function
+        )
 
     return compile_
 
@@ -103,5 +98,7 @@ def _choose_folder() -> Path | None:
 
 
 _folder = _choose_folder()
-if _folder is not None:
+if _folder is None:
+    log.warning("kernels are compiled anew at each start: no folder for them can be written; set NUMBA_CACHE_DIR")
+else:
     config.CACHE_DIR = str(_folder)  # type: ignore[attr-defined]  # made from the environment

@@ -46,6 +46,8 @@ class TelemetryExport:
 
     def __init__(self, orders: Spawn, settings: TelemetrySettings, resource: Attributes, events: EventLog) -> None:
         telemetry = orders.config.telemetry
+        if not telemetry.enabled:
+            settings = dataclasses.replace(settings, traces=None)
         self._settings = settings
         self._resource = to_proto(resource)
         self._events = events
@@ -65,7 +67,7 @@ class TelemetryExport:
                 telemetry.access_log, telemetry.access_log_ratio, sys.stdout, orders.config.log_format, keys
             )
         self._spans: SpanExport | None = None
-        traces = settings.traces if telemetry.enabled else None
+        traces = settings.traces
         if traces is not None or self._access_log is not None:
             encoder = client = None
             if traces is not None:

@@ -30,7 +30,12 @@ TEMPORALITIES = ("cumulative", "delta", "lowmemory")
 EXEMPLAR_FILTERS = ("trace_based", "always_on", "always_off")
 
 DEFAULT_COUNT_LIMIT = 128
-"""Attributes of a span or log record, and links of a span, by the specification."""
+"""Links of a span, by the specification."""
+
+
+NOT_FOLLOWED = tuple(
+    f"OTEL_{kind}ATTRIBUTE_{limit}_LIMIT" for kind in ("", "SPAN_", "LOGRECORD_") for limit in ("COUNT", "VALUE_LENGTH")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +50,6 @@ class BatchProcessorSettings:
     export_timeout_seconds: float = 30.0
     max_queue_size: int | None = None
     max_export_batch_size: int = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class AttributeLimits:
-    """`count`: attributes of one record. `value_length`: characters of one string, None: no limit."""
-
-    count: int = DEFAULT_COUNT_LIMIT
-    value_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +73,6 @@ class TelemetrySettings:
     metric_timeout_seconds: float = 30.0
     temporality: Temporality = "cumulative"
     exemplar_filter: ExemplarFilter = "trace_based"
-    span_attributes: AttributeLimits = AttributeLimits()
-    log_attributes: AttributeLimits = AttributeLimits()
     span_links: int = DEFAULT_COUNT_LIMIT
     warnings: tuple[str, ...] = ()
 
@@ -85,6 +80,9 @@ class TelemetrySettings:
 def read_settings(environment: Mapping[str, str]) -> TelemetrySettings:
     """TelemetrySettingsError names every variable that is wrong."""
     variables = Variables(environment)
+    for name in NOT_FOLLOWED:
+        if variables.text(name)[1]:
+            variables.warn(name, "is not followed: attributes are few, and their texts have fixed bounds")
     disabled = variables.flag("OTEL_SDK_DISABLED")
     traces, metrics, logs = (
         None if disabled or not _is_exported(variables, signal) else read_signal(variables, signal)
@@ -112,8 +110,6 @@ def read_settings(environment: Mapping[str, str]) -> TelemetrySettings:
             "ExemplarFilter",
             variables.choice("OTEL_METRICS_EXEMPLAR_FILTER", allowed=EXEMPLAR_FILTERS, default="trace_based"),
         ),
-        span_attributes=_read_limits(variables, "SPAN"),
-        log_attributes=_read_limits(variables, "LOGRECORD"),
         span_links=_count(variables, "OTEL_SPAN_LINK_COUNT_LIMIT"),
         warnings=variables.warnings,
     )
@@ -173,15 +169,6 @@ def _read_batch_processor(variables: Variables, prefix: str) -> BatchProcessorSe
         export_timeout_seconds=variables.seconds(f"{prefix}_EXPORT_TIMEOUT", default=ours.export_timeout_seconds),
         max_queue_size=queue,
         max_export_batch_size=batch or min(ours.max_export_batch_size, queue or ours.max_export_batch_size),
-    )
-
-
-def _read_limits(variables: Variables, kind: str) -> AttributeLimits:
-    return AttributeLimits(
-        count=_count(variables, f"OTEL_{kind}_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
-        value_length=variables.number(
-            f"OTEL_{kind}_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", default=None
-        ),
     )
 
 

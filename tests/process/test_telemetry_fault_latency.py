@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -37,22 +37,15 @@ BOUND = 20.0
 """Of p99s: a reply that waited for a receiver would make it hundreds."""
 MEBIBYTE = 2**20
 GROWTH_BYTES = 30 * MEBIBYTE
-FAULTS = (
-    "partial success",
-    "no room",
-    "no room, with RetryInfo",
-    "unavailable",
-    "slow by 10 s",
-    "killed",
-    "wrong certificate",
-)
-ANSWERS = {
+ANSWERS: dict[str, dict[str, Any]] = {
     "partial success": {"rejected": 10, "message": "too old"},
     "no room": {"code": "RESOURCE_EXHAUSTED"},
     "no room, with RetryInfo": {"code": "RESOURCE_EXHAUSTED", "told_seconds": 1.0},
     "unavailable": {"code": "UNAVAILABLE"},
     "slow by 10 s": {"seconds": 10.0},
 }
+FAULTS = ("killed", "wrong certificate", *ANSWERS)
+"""Those first after which a client takes seconds to connect anew."""
 
 
 @dataclass
@@ -141,4 +134,3 @@ def measured(load: Load) -> list[Answer]:
     time.sleep(SECONDS / SLICES)
     ended = time.monotonic()
     return [answer for answer in load.answers[first:] if began <= answer.started and answer.started <= ended]
-

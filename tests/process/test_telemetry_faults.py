@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 RING_RECORDS = 1024
 EXPORT_SECONDS = 2.0
-CALLS = 2 * RING_RECORDS
+CALLS = 4 * RING_RECORDS
 """Under each fault, by two workers."""
 MEBIBYTE = 2**20
 GROWTH_BYTES = 30 * MEBIBYTE
@@ -225,7 +225,8 @@ def test_to_a_receiver_with_a_wrong_certificate_nothing_goes_and_all_is_counted(
 ) -> None:
     stranger = write_certificates(tmp_path)
     with OtlpReceiver(tls=ServerTls(stranger["certificate"], stranger["key"])) as receiver:
-        settings = environment(f"https://{receiver.grpc}", OTEL_EXPORTER_OTLP_CERTIFICATE=str(trusted["ca"]))
+        trust = {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(trusted["ca"]), "OTEL_EXPORTER_OTLP_TIMEOUT": "500"}
+        settings = environment(f"https://{receiver.grpc}", **trust)
         with Gateway(models, tmp_path / "state", config=CONFIG, environment=settings) as gateway:
             with Caller(gateway.grpc, labelled()) as caller:
                 caller.wait_for(CALLS)

@@ -44,9 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(
-    models: Path, state: Path, endpoint: str, *, log_format: str = "text", **more: str
-) -> Iterator[Gateway]:
+def serving(models: Path, state: Path, endpoint: str, *, log_format: str = "text", **more: str) -> Iterator[Gateway]:
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{endpoint}", **more}
     gateway = Gateway(models, state, workers=WORKERS, environment=environment, log_format=log_format)
     with gateway:
@@ -111,7 +109,9 @@ def test_a_killed_worker_takes_no_count_with_it_and_its_successor_counts_on(mode
         assert abs(counted - len(got)) <= IN_FLIGHT, "but for those in flight"
         spans = spans_of(receiver)
         missing = [told for told in got if told.span_id not in spans]
-        print(f"\n{len(got)} answers, {counted:.0f} counted, {len(spans)} spans, {len(missing)} missing, {len(lost)} lost")
+        print(
+            f"\n{len(got)} answers, {counted:.0f} counted, {len(spans)} spans, {len(missing)} missing, {len(lost)} lost"
+        )
         assert len(missing) <= IN_FLIGHT
         assert counts.exported == counts.known == len(spans)
         assert len({span.attributes["driftgate.worker"] for span in spans.values()}) == WORKERS

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.telemetry.settings import (
-    AttributeLimits,
+    NOT_FOLLOWED,
     BatchProcessorSettings,
     TelemetrySettings,
     read_settings,
@@ -196,7 +196,7 @@ def test_words_that_are_not_known_warn_and_the_default_holds(environment: dict[s
         ({"OTEL_BLRP_MAX_QUEUE_SIZE": "10", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "11"}, "expected at most OTEL_BLRP_MAX"),
         ({"OTEL_METRIC_EXPORT_INTERVAL": "1e3"}, "OTEL_METRIC_EXPORT_INTERVAL: expected milliseconds"),
         ({"OTEL_SPAN_LINK_COUNT_LIMIT": "2147483648"}, "OTEL_SPAN_LINK_COUNT_LIMIT: expected a whole number from 0"),
-        ({"OTEL_ATTRIBUTE_COUNT_LIMIT": "\u0663"}, "OTEL_ATTRIBUTE_COUNT_LIMIT: expected a whole number from 0"),
+        ({"OTEL_SPAN_LINK_COUNT_LIMIT": "\u0663"}, "OTEL_SPAN_LINK_COUNT_LIMIT: expected a whole number from 0"),
     ],
 )
 def test_a_wrong_value_is_a_problem_that_names_the_variable(environment: dict[str, str], problem: str) -> None:
@@ -341,13 +341,6 @@ def test_mtls_needs_key_and_certificate(tmp_path: Path, given: str, missing: str
         ({f"{OTLP}METRICS_TEMPORALITY_PREFERENCE": "Delta"}, "temporality", "delta"),
         ({f"{OTLP}METRICS_TEMPORALITY_PREFERENCE": "lowmemory"}, "temporality", "lowmemory"),
         ({"OTEL_METRICS_EXEMPLAR_FILTER": "ALWAYS_OFF"}, "exemplar_filter", "always_off"),
-        ({"OTEL_ATTRIBUTE_COUNT_LIMIT": "8"}, "span_attributes", AttributeLimits(8, None)),
-        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "0"}, "log_attributes", AttributeLimits(128, 0)),
-        (
-            {"OTEL_ATTRIBUTE_COUNT_LIMIT": "8", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "0"},
-            *("span_attributes", AttributeLimits(0, None)),
-        ),
-        ({"OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": "9"}, "log_attributes", AttributeLimits(128, 9)),
         ({"OTEL_SPAN_LINK_COUNT_LIMIT": "0"}, "span_links", 0),
     ],
 )
@@ -355,6 +348,12 @@ def test_every_other_variable_has_its_meaning(environment: dict[str, str], field
     settings = read_settings(environment)
     assert getattr(settings, field) == value
     assert settings.warnings == ()
+
+
+def test_limits_that_are_not_followed_are_said_to_be() -> None:
+    for name in NOT_FOLLOWED:
+        (warning,) = read_settings({name: "8"}).warnings
+        assert warning.startswith(f"{name}: is not followed")
 
 
 NAMES = st.sampled_from(
