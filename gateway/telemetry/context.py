@@ -26,14 +26,18 @@ MEMBER = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e
 MAX_MEMBERS = 32
 MAX_STATE = 512  # characters that must be passed on; longer ones may be left out
 MAX_ECHO = 1024  # of baggage that goes back: clients take 8 KiB of metadata in all
+ECHOED = re.compile(rf"[\x21-\x7e]([\x20-\x7e]{{0,{MAX_ECHO - 2}}}[\x21-\x7e])?")  # what gRPC takes as a value
 
+BACK = TRACEPARENT.encode()
 HEADER = b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01"
 IDS = struct.Struct("16s8s")
 IDS_AT_ONCE = 512
 
 Metadata = Sequence[tuple[str, str | bytes]]
-Headers = tuple[tuple[str, str], ...]
-Id = tuple[bytes, bytes, str]
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Bytes: the C-core takes them as they are, and would have text encoded for each reply."""
+
+Id = tuple[bytes, bytes, bytes]
 
 
 class Trace:
@@ -69,6 +73,11 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id.hex()} span={self.span_id.hex()} flags={self.flags:02x}>"
+
+    @property
+    def trailers(self) -> tuple[tuple[str, str], ...]:
+        """`headers`, for a refusal."""
+        return tuple((key.decode(), value.decode()) for key, value in self.headers)
 
     @property
     def sampled(self) -> bool:
@@ -148,8 +157,8 @@ class Tracer:
     def _root(self, identity: Id) -> Trace:
         trace_id, span_id, header = identity
         if self._all or (not self._none and int.from_bytes(trace_id[8:], "big") < self._threshold):
-            return Trace(trace_id, span_id, SAMPLED, ((TRACEPARENT, header),) if self._respond else ())
-        return Trace(trace_id, span_id, 0, ((TRACEPARENT, header[:-1] + "0"),) if self._respond else ())
+            return Trace(trace_id, span_id, SAMPLED, ((BACK, header),) if self._respond else ())
+        return Trace(trace_id, span_id, 0, ((BACK, header[:-1] + b"0"),) if self._respond else ())
 
     def _continue(self, metadata: Metadata) -> Trace:
         """A request with context, or with metadata that becomes an attribute."""
@@ -164,10 +173,10 @@ class Tracer:
             trace.state_bytes = len(trace.text)
             trace.marks |= Mark.TEXT_CUT if len(trace.text) < len(state) else 0
             if state and self._respond:
-                trace.headers += ((TRACESTATE, state),)
+                trace.headers += ((TRACESTATE.encode(), state.encode()),)
         baggage = ",".join(values.get(BAGGAGE, ()))
-        if baggage and len(baggage) <= MAX_ECHO and self._respond:
-            trace.headers += ((BAGGAGE, baggage),)
+        if baggage and self._respond and ECHOED.fullmatch(baggage):
+            trace.headers += ((BAGGAGE.encode(), baggage.encode()),)
         for key, number in self._metadata_keys.items():
             if key in values:
                 trace.add(number, ",".join(values[key]))
@@ -187,7 +196,7 @@ class Tracer:
         flags = parent_flags & RANDOM
         if self._sampler.child(trace_id, parent_flags):
             flags |= SAMPLED
-        back = ((TRACEPARENT, f"00-{match[2]}-{header[36:52]}-{flags:02x}"),) if self._respond else ()
+        back = ((BACK, b"00-%b%b%02x" % (match[2].encode(), header[35:53], flags)),) if self._respond else ()
         trace = Trace(trace_id, span_id, flags, back)
         trace.parent_id = bytes.fromhex(match[3])
         trace.marks = Mark.PARENT
@@ -201,7 +210,7 @@ def make_ids() -> list[Id]:
     headers = np.tile(np.frombuffer(HEADER, np.uint8), (IDS_AT_ONCE, 1))
     headers[:, 3:35] = digits[:, :32]
     headers[:, 36:52] = digits[:, 32:]
-    text = headers.tobytes().decode()
+    text = headers.tobytes()
     return [
         (trace_id, span_id, text[at : at + CURRENT_LENGTH])
         for at, (trace_id, span_id) in zip(range(0, len(text), CURRENT_LENGTH), IDS.iter_unpack(block), strict=True)

@@ -37,12 +37,14 @@ class Peers:
     """Remembers what it has parsed: a connection's requests all come with the same text."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Peer] = {}
+        self.known: dict[str | bytes, Peer] = {}
 
-    def find(self, text: str) -> Peer:
-        known = self.known.get(text)
+    def find(self, key: str | bytes) -> Peer:
+        """`key`: gRPC's text, or its bytes."""
+        known = self.known.get(key)
         if known is None:
             if len(self.known) >= MAX_REMEMBERED:
                 self.known.clear()
-            known = self.known[text] = parse_peer(text)
+            text = key.decode("utf-8", "replace") if isinstance(key, bytes) else key
+            known = self.known[key] = parse_peer(text)
         return known

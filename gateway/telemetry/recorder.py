@@ -57,7 +57,7 @@ class Recorded(Protocol):
     def authority(self) -> str: ...
     @property
     def streamed(self) -> bool: ...
-    def peer(self) -> str: ...
+    def peer_key(self) -> str | bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Recorder:
         count = len(requests)
         run_id = self.tracer.new_id()[1] if self.tracer is not None else NUMBER.pack(next(self._runs))
         unix_ns = time.time_ns() - time.monotonic_ns()
-        peers, authorities = self._peers.known, self._authorities
+        peers, default_authority = self._peers.known, self._authorities[""]
         pack = IN_RUN.pack_into
         offset = 0
         routing = None
@@ -134,19 +134,21 @@ class Recorder:
                 if request.routing is not routing:
                     routing = request.routing
                     variant, series, reason, _ = self._number(subject, routing, 0, "")
-                peer = call.peer()
+                peer = call.peer_key()
                 family, port, address = peers.get(peer) or self._peers.find(peer)
-                authority = authorities.get(call.authority)
-                if authority is None:
-                    authority = self._authority(call.authority)
                 marks = trace.marks
+                authority = default_authority
                 if call.streamed:
                     marks |= STREAM
-                identity = request.id.encode()
-                identity_bytes = len(identity)
-                if identity_bytes > REQUEST_ID_BYTES:
-                    identity_bytes = REQUEST_ID_BYTES
-                    marks |= ID_CUT
+                    authority = self._authority(call.authority)
+                identity = b""
+                identity_bytes = 0
+                if request.id:
+                    identity = request.id.encode()
+                    identity_bytes = len(identity)
+                    if identity_bytes > REQUEST_ID_BYTES:
+                        identity_bytes = REQUEST_ID_BYTES
+                        marks |= ID_CUT
                 pack(
                     scratch, offset,
                     trace.trace_id, trace.span_id, trace.parent_id,
@@ -184,7 +186,7 @@ class Recorder:
             routing, rows, identity = request.routing or NOT_ROUTED, request.rows, request.id.encode()
             decoded_ns = max(request.decoded_ns - received_ns, 0)
             queued_ns = max(request.queued_ns - received_ns, 0)
-        family, port, address = self._peers.find(call.peer())
+        family, port, address = self._peers.find(call.peer_key())
         with self._lock:
             variant, series, reason, refusal = self._number(subject, routing, status.code, status.reason)
             PACKED.pack_into(

@@ -80,7 +80,10 @@ class Pipeline:
         if self._tracer is not None:
             begin = self._tracer.begin
             for call, _ in ready:
-                call.trace = begin(call.metadata)
+                try:
+                    call.trace = begin(call.metadata)
+                except Exception:
+                    log.exception("a request's trace context could not be read; it has none")
         if self.draining:
             for call, payload in ready:
                 self._end(call, DRAINING, len(payload))
@@ -205,7 +208,7 @@ class Pipeline:
 
     def _end(self, call: Call, status: Status, size_bytes: int) -> None:
         """Refuses a request that has reached no version."""
-        call.refuse(status.with_trailers(call.trace.headers) if call.trace is not None else status)
+        call.refuse(status.with_trailers(call.trace.trailers) if call.trace is not None else status)
         if self._recorder is not None:
             try:
                 self._recorder.refused(call, status, size_bytes)

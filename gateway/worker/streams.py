@@ -18,7 +18,7 @@ from gateway.errors import Draining, Status, status_of
 from gateway.telemetry.context import Trace
 from gateway.wire.encode import stream_answer, stream_error
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
-from gateway.worker.transport.interface import Call, Metadata, Stream
+from gateway.worker.transport.interface import Call, Headers, Metadata, Stream
 
 MAX_IN_FLIGHT = 64
 DRAINING = status_of(Draining("the server is shutting down: open the stream anew, to another"), "ModelStreamInfer")
@@ -73,10 +73,12 @@ class StreamCall:
     def peer(self) -> str:
         return self._handler.stream.peer()
 
+    peer_key = peer
+
     def watch(self) -> None:
         """A stream always watches."""
 
-    def answer(self, payload: bytes, headers: Metadata | None = None) -> None:  # noqa: ARG002  (a stream has sent its own)
+    def answer(self, payload: bytes, headers: Headers | None = None) -> None:  # noqa: ARG002  (a stream has sent its own)
         self.answer_bytes = payload
         self._handler.settled()
 

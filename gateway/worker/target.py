@@ -40,7 +40,11 @@ class Target:
         self.version = version
         self.decoder = Decoder(version.signature, version.max_rows, configured or 0)
         self._encoder = Encoder(version.model, version.version, version.signature)
-        self._headers = ((VERSION_HEADER, str(version.version)), (DIGEST_HEADER, version.digest))
+        # Bytes: the C-core takes them as they are, and would have text encoded for each reply.
+        self._headers = (
+            (VERSION_HEADER.encode(), str(version.version).encode()),
+            (DIGEST_HEADER.encode(), version.digest.encode()),
+        )
         self._counters = counters
         self._on_done = on_done
         self._recorder = recorder
@@ -107,7 +111,7 @@ class Target:
     def _refuse_all(self, requests: Sequence[Request], status: Status, error: Exception | None = None) -> None:
         for request in requests:
             call = request.owner
-            call.refuse(status.with_trailers(call.trace.headers) if call.trace is not None else status)
+            call.refuse(status.with_trailers(call.trace.trailers) if call.trace is not None else status)
         self._end(len(requests))
         now_ns = time.monotonic_ns()
         total_ns = sum(now_ns - request.arrived_ns for request in requests)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +73,7 @@ class Evidence:
 
 
 @pytest.fixture(scope="module", params=list(SHARE))
-def evidence(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
+def evidence(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     folder = tmp_path_factory.mktemp("conservation")
     models = write_models(folder / "models")
     with OtlpReceiver() as receiver:
@@ -103,7 +102,7 @@ def evidence(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
                 found.statistics = list(client.ask("ModelStatistics", pb.ModelStatisticsRequest()).model_stats)
         found.requests, found.runs = requests_and_runs(receiver.spans)
         found.metrics = receiver.metrics
-    yield found
+    return found
 
 
 def exported(gateway: Gateway) -> float:
@@ -269,12 +268,12 @@ def test_times_lie_within_the_clients_and_add_up(evidence: Evidence) -> None:
 def test_each_run_is_linked_with_exactly_its_requests(evidence: Evidence) -> None:
     """Where all requests of a run are sampled: those to model b are not."""
     runs = {span.span_id: span for span in evidence.runs}
-    of_run = defaultdict(set)
+    of_run: defaultdict[str, set[str]] = defaultdict(set)
     for span in evidence.requests:
         if span.code == "OK":
-            (run_id,) = span.links or (None,)
+            (run_id,) = span.links or ("",)
             of_run[run_id].add(span.span_id)
-    alone = of_run.pop(None)
+    alone = of_run.pop("")
     children = {run.parent_id: run for run in evidence.runs if run.parent_id}
     assert children.keys() == alone
     shared = 0

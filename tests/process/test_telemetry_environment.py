@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def send(gateway: Gateway, count: int = REQUESTS) -> list[Told]:
     return told
 
 
-def exported(models: Path, state: Path, config: dict[str, Any] | None = None, **environment: str) -> list[Told]:
+def exported(models: Path, state: Path, environment: dict[str, str], config: Any = None) -> list[Told]:
     """Of REQUESTS requests, those whose spans have arrived: the replies have told which. Metrics count all."""
     with OtlpReceiver() as receiver:
         endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.grpc}"}
@@ -91,17 +91,17 @@ def by_parent(told: list[Told]) -> tuple[int, int, int]:
 
 def is_quarter(count: int, of: int) -> bool:
     """Within six standard deviations of the binomial distribution."""
-    return abs(count - of / 4) < 6 * (of * 0.25 * 0.75) ** 0.5
+    return bool(abs(count - of / 4) < 6 * (of * 0.25 * 0.75) ** 0.5)
 
 
 def test_always_on_exports_what_callers_do_not_want_sampled_too(models: Path, tmp_path: Path) -> None:
-    told = exported(models, tmp_path / "state", OTEL_TRACES_SAMPLER="always_on")
+    told = exported(models, tmp_path / "state", {"OTEL_TRACES_SAMPLER": "always_on"})
     assert len(told) == REQUESTS
 
 
 def test_a_ratio_below_a_parent_is_of_new_traces_alone(models: Path, tmp_path: Path) -> None:
     settings = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"}
-    roots, wanting, refusing = by_parent(exported(models, tmp_path / "state", **settings))
+    roots, wanting, refusing = by_parent(exported(models, tmp_path / "state", settings))
     assert is_quarter(roots, REQUESTS // 3)
     assert wanting == REQUESTS // 3
     assert refusing == 0
@@ -110,7 +110,7 @@ def test_a_ratio_below_a_parent_is_of_new_traces_alone(models: Path, tmp_path: P
 def test_the_configuration_may_hold_the_variables_and_the_environment_goes_first(models: Path, tmp_path: Path) -> None:
     """A ratio, which asks no parent, in place of `always_off`; the rest is the file's."""
     file = {"OTEL_TRACES_SAMPLER": "always_off", "OTEL_TRACES_SAMPLER_ARG": 0.25, "OTEL_METRIC_EXPORT_INTERVAL": 200}
-    told = exported(models, tmp_path / "state", file, OTEL_TRACES_SAMPLER="traceidratio")
+    told = exported(models, tmp_path / "state", {"OTEL_TRACES_SAMPLER": "traceidratio"}, file)
     assert all(is_quarter(count, REQUESTS // 3) for count in by_parent(told)), by_parent(told)
     for each in told:
         assert int(each.trace_id[16:], 16) < 2**62
@@ -125,7 +125,7 @@ class Outgoing:
         self._thread = threading.Thread(target=self._look, name="outgoing")
         self.seen: set[Any] = set()
 
-    def __enter__(self) -> Outgoing:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -145,7 +145,7 @@ class Outgoing:
 
 @contextmanager
 def default_ports() -> Iterator[list[socket.socket]]:
-    """Listeners where OTLP goes by default, as far as nobody else listens there: then a connection to it would be seen."""
+    """Listeners where OTLP goes by default, but where somebody else listens: a connection to that one would be seen."""
     with ExitStack() as stack:
         listeners = []
         for port in DEFAULT_PORTS:

@@ -1,4 +1,4 @@
-"""Receivers that fail, under load: clients notice nothing, memory stays as it is, and every span is received or counted.
+"""Receivers that fail, under load: clients notice nothing, memory stays, and every span is received or counted.
 
 The ring is the smallest there is, so that it is full many times over.
 """

@@ -157,7 +157,7 @@ def test_what_a_killed_control_process_had_not_exported_its_successor_exports(mo
 
 
 def test_the_end_by_sigterm_exports_all_that_clients_were_told(models: Path, tmp_path: Path) -> None:
-    """Also what they were refused with while the gateway drained. The metrics, exported then only, know of all of it."""
+    """Also what they were refused with while it drained. The metrics, exported only then, know of all of it."""
     with OtlpReceiver() as receiver:
         with (
             serving(models, tmp_path / "state", receiver.grpc, OTEL_METRIC_EXPORT_INTERVAL="600000") as gateway,

@@ -1,4 +1,4 @@
-"""What clients choose freely becomes an attribute of their spans where that is wanted, and never a label of a metric."""
+"""What clients choose freely is an attribute of their spans, where that is wanted, and never a label of a metric."""
 
 from __future__ import annotations
 

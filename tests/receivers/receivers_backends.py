@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import requests
 import yaml
@@ -33,7 +33,7 @@ class ShowsSpans(Protocol):
 class MockOtlp(Backend):
     """@elastic/mockotlpserver. It prints every request as a line of JSON, without the names of events."""
 
-    headers: dict[str, str] = {}
+    headers: ClassVar[dict[str, str]] = {}
     keeps_event_names = False  # its .proto files are older than LogRecord.event_name
 
     def __init__(self, folder: Path) -> None:
@@ -60,7 +60,7 @@ class MockOtlp(Backend):
 class Collector(Backend):
     """An OpenTelemetry Collector, whose file exporter writes every request as a line of JSON."""
 
-    headers: dict[str, str] = {}
+    headers: ClassVar[dict[str, str]] = {}
     keeps_event_names = True
 
     def __init__(self, folder: Path) -> None:
@@ -96,7 +96,7 @@ class Collector(Backend):
 class Jaeger(Backend):
     """Jaeger with its store in memory. It keeps traces alone."""
 
-    headers: dict[str, str] = {}
+    headers: ClassVar[dict[str, str]] = {}
 
     def __init__(self, folder: Path) -> None:
         config = {
@@ -136,7 +136,7 @@ class Jaeger(Backend):
 class Mlflow(Backend):
     """MLflow's tracking server with a store in SQLite. It takes traces alone, over HTTP, for the experiment "0"."""
 
-    headers = {"x-mlflow-experiment-id": "0"}
+    headers: ClassVar[dict[str, str]] = {"x-mlflow-experiment-id": "0"}
 
     def __init__(self, folder: Path) -> None:
         command = [
@@ -158,7 +158,8 @@ class Mlflow(Backend):
     def traces(self) -> set[str]:
         """Ids of all traces."""
         found: set[str] = set()
-        place = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": self.headers["x-mlflow-experiment-id"]}}]
+        experiment = {"experiment_id": self.headers["x-mlflow-experiment-id"]}
+        place = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": experiment}]
         token = ""
         while True:
             asked = {"locations": place, "max_results": PAGE, **({"page_token": token} if token else {})}
@@ -207,7 +208,11 @@ def sending(backend: ShowsSpans, protocol: str) -> dict[str, str]:
 def otlp_endpoints(backend: Backend) -> tuple[str, str]:
     """Of gRPC and HTTP, from a Collector's log."""
     backend.wait_for("(Everything is ready)")
-    return tuple(backend.wait_for(rf'Starting {name} server\t.*"endpoint": "({ENDPOINT})"') for name in ("GRPC", "HTTP"))  # type: ignore[return-value]
+
+    def endpoint(name: str) -> str:
+        return backend.wait_for(rf'Starting {name} server\t.*"endpoint": "({ENDPOINT})"')
+
+    return endpoint("GRPC"), endpoint("HTTP")
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> Path:

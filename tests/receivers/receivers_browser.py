@@ -19,7 +19,7 @@ BLOCK_BYTES = 1 << 16
 
 
 class Browser:
-    """One page of `width` × `height` pixels. Use as a context; `folder` holds the profile."""
+    """One page of `width` by `height` pixels. Use as a context; `folder` holds the profile."""
 
     def __init__(self, folder: Path, width: int, height: int) -> None:
         self._folder = folder

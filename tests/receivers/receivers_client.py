@@ -86,8 +86,8 @@ class TracedClient:
         waiting: list[tuple[Any, int, str]] = []
         asked: list[Asked] = []
         for number in range(count):
-            began = time.time_ns()
-            waiting.append((self._infer.future(request(model, f"n-{number}", 1), timeout=CALL_SECONDS), began, f"n-{number}"))
+            began, name = time.time_ns(), f"n-{number}"
+            waiting.append((self._infer.future(request(model, name, 1), timeout=CALL_SECONDS), began, name))
             if len(waiting) >= AT_ONCE:
                 asked.append(outcome(*waiting.pop(0), 1, ""))
         return asked + [outcome(*call, 1, "") for call in waiting]

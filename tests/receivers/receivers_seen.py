@@ -7,7 +7,7 @@ as a list of typed values or as an object; kinds by number or by name; field nam
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +50,7 @@ def spans_of(documents: Iterable[Json]) -> list[SeenSpan]:
 
 
 def span_of(span: Json, resource: Json) -> SeenSpan:
-    found = {key: value for key, value in attributes_of(_get(span, "attributes") or ()).items()}
+    found = attributes_of(_get(span, "attributes") or ())
     return SeenSpan(
         trace_id=hex_id(_get(span, "traceId")),
         span_id=hex_id(_get(span, "spanId")),
@@ -61,7 +61,9 @@ def span_of(span: Json, resource: Json) -> SeenSpan:
         ended_ns=whole(_get(span, "endTimeUnixNano")),
         status=_named((span.get("status") or {}).get("code", 0), STATUSES),
         attributes={key: value for key, value in found.items() if not key.startswith(OF_BACKENDS)},
-        links=frozenset((hex_id(_get(link, "traceId")), hex_id(_get(link, "spanId"))) for link in span.get("links", ())),
+        links=frozenset(
+            (hex_id(_get(link, "traceId")), hex_id(_get(link, "spanId"))) for link in span.get("links", ())
+        ),
         service=resource.get("service.name", ""),
     )
 
@@ -99,9 +101,8 @@ def events_of(documents: Iterable[Json]) -> list[dict[str, Any]]:
 
 def attributes_of(found: Any) -> dict[str, Any]:
     """Of a list of typed values, or of an object."""
-    items: Iterator[tuple[str, Any]]
-    items = iter(found.items()) if isinstance(found, Mapping) else ((item["key"], _value(item["value"])) for item in found)
-    return {key: int(value) if key in INTEGERS else value for key, value in items}
+    values = found if isinstance(found, Mapping) else {item["key"]: _value(item["value"]) for item in found}
+    return {key: int(value) if key in INTEGERS else value for key, value in values.items()}
 
 
 def hex_id(value: str) -> str:

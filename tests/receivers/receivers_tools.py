@@ -31,7 +31,8 @@ POLL_SECONDS = 0.02
 
 def needs(tool: Path, arguments: str = "") -> pytest.MarkDecorator:
     """Skips where `tool` is not; the reason says how it gets there."""
-    return pytest.mark.skipif(not tool.exists(), reason=f"no {tool.name}: tests/receivers/install.sh {arguments}".strip())
+    how = f"tests/receivers/install.sh {arguments}".strip()
+    return pytest.mark.skipif(not tool.exists(), reason=f"no {tool.name}: {how}")
 
 
 class Backend:

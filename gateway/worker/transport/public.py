@@ -22,6 +22,7 @@ from gateway.errors import Status
 from gateway.telemetry.context import Trace
 from gateway.worker.transport.interface import (
     BindError,
+    Headers,
     Metadata,
     Methods,
     Ready,
@@ -77,7 +78,7 @@ class PublicCall:
 
     def __init__(self, context: Any, method: str, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._answer: asyncio.Future[tuple[bytes, Metadata | None] | Status] = loop.create_future()
+        self._answer: asyncio.Future[tuple[bytes, Headers | None] | Status] = loop.create_future()
         self._peer: str = context.peer()
         self.method = method
         self.metadata: Metadata = tuple(context.invocation_metadata() or ())
@@ -90,23 +91,25 @@ class PublicCall:
     def peer(self) -> str:
         return self._peer
 
+    peer_key = peer
+
     def watch(self) -> None:
         """`cancelled` is always kept up to date here."""
 
-    def answer(self, payload: bytes, headers: Metadata | None = None) -> None:
+    def answer(self, payload: bytes, headers: Headers | None = None) -> None:
         self._settle((payload, headers))
 
     def refuse(self, status: Status) -> None:
         self._settle(status)
 
-    async def outcome(self) -> tuple[bytes, Metadata | None] | Status:
+    async def outcome(self) -> tuple[bytes, Headers | None] | Status:
         try:
             return await self._answer
         except asyncio.CancelledError:
             self.cancelled = True
             raise
 
-    def _settle(self, outcome: tuple[bytes, Metadata | None] | Status) -> None:
+    def _settle(self, outcome: tuple[bytes, Headers | None] | Status) -> None:
         try:
             self._outbox.put(self._answer, outcome)
         except RuntimeError:  # the loop has ended: the client is gone with it

@@ -21,6 +21,7 @@ from gateway.errors import Status
 from gateway.telemetry.context import Trace
 from gateway.worker.transport.interface import (
     BindError,
+    Headers,
     Metadata,
     Methods,
     Ready,
@@ -93,6 +94,10 @@ class QueueCall:
     def peer(self) -> str:
         return _text(self._core.peer())
 
+    def peer_key(self) -> bytes:
+        peer: bytes = self._core.peer()
+        return peer
+
     def watch(self) -> None:
         try:
             close = self._close.pop()
@@ -100,7 +105,7 @@ class QueueCall:
             return
         self._core.start_server_batch((close,), self._on_close)
 
-    def answer(self, payload: bytes, headers: Metadata | None = None) -> None:
+    def answer(self, payload: bytes, headers: Headers | None = None) -> None:
         self._finish(
             [
                 cygrpc.SendInitialMetadataOperation(headers, EMPTY_FLAGS),

@@ -27,7 +27,7 @@ def tracer(name: str = "parentbased_always_on", ratio: float = 1.0, **more: obje
 
 
 def headers_of(trace: Trace) -> dict[str, str]:
-    return dict(trace.headers)
+    return dict(trace.trailers)
 
 
 def test_a_request_with_a_parent_joins_its_trace_with_a_span_of_its_own() -> None:
@@ -145,7 +145,7 @@ def test_ids_never_repeat_whichever_thread_takes_them() -> None:
     def take() -> None:
         for _ in range(20 * IDS_AT_ONCE):
             trace_id, span_id, header = shared.new_id()
-            assert header == f"00-{trace_id.hex()}-{span_id.hex()}-01"
+            assert header.decode() == f"00-{trace_id.hex()}-{span_id.hex()}-01"
             taken.append((trace_id, span_id))
 
     threads = [threading.Thread(target=take) for _ in range(4)]

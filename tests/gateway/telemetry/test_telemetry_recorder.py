@@ -44,7 +44,7 @@ class Asked:
     streamed: bool = False
     address: str = "ipv4:127.0.0.1:5000"
 
-    def peer(self) -> str:
+    def peer_key(self) -> str:
         return self.address
 
 

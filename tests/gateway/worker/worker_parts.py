@@ -17,7 +17,7 @@ from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.worker.catalog import Catalog
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.target import Target
-from gateway.worker.transport.interface import Metadata
+from gateway.worker.transport.interface import Headers, Metadata
 from runtime.shm.statistics import StatisticsReader, StatisticsWriter, create_page
 from runtime.versions.manager import Instance, VersionManager
 from runtime.versions.policy import InstanceKey
@@ -100,17 +100,19 @@ class Asked:
         self.cancelled = False
         self.watched = False
         self.over = threading.Event()
-        self.headers: Metadata | None = None
+        self.headers: Headers | None = None
         self.answers: list[pb.ModelInferResponse] = []
         self.statuses: list[Status] = []
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
 
+    peer_key = peer
+
     def watch(self) -> None:
         self.watched = True
 
-    def answer(self, payload: bytes, headers: Metadata | None = None) -> None:
+    def answer(self, payload: bytes, headers: Headers | None = None) -> None:
         self.headers = headers
         self.answers.append(pb.ModelInferResponse.FromString(payload))
         self.over.set()
