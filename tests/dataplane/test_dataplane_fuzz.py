@@ -51,6 +51,8 @@ class RecordedCall:
     metadata = ()
     deadline_seconds = float("inf")
     cancelled = False
+    received_ns = 0
+    trace = None
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []

@@ -2,7 +2,8 @@
 # Puts the real backends of tests/receivers where the tests look for them: $DRIFTGATE_TEST_TOOLS, by default in the
 # user's cache. What is there in the right version stays, so a second run takes a second.
 #
-#   tests/receivers/install.sh            mockotlpserver, MLflow, the OpenTelemetry Collector; as root, Chromium
+#   tests/receivers/install.sh            mockotlpserver, MLflow, the OpenTelemetry Collector, Prometheus; as root,
+#                                         Chromium
 #   tests/receivers/install.sh jaeger     Jaeger: six minutes and 3 GB of Go's caches on two cores
 set -euo pipefail
 MOCKOTLPSERVER=0.10.0
@@ -67,10 +68,30 @@ jaeger() {
   done_with jaeger $JAEGER
 }
 
+# Debian's, in the version that it has, unpacked: installed, it would start a service. With package lists of its own this
+# needs no root.
+prometheus() {
+  [ -x "$tools/bin/prometheus" ] && return
+  mkdir -p "$build/apt/lists/partial" "$build/apt/cache/archives/partial"
+  cd "$build/apt"
+  local apt=(apt-get -qq -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD/cache" -o APT::Sandbox::User=root)
+  "${apt[@]}" update
+  "${apt[@]}" download prometheus
+  dpkg -x prometheus_*.deb .
+  install usr/bin/promtool usr/bin/prometheus "$tools/bin"
+}
+
+# `type -P` does not find this function, as `command -v` would.
 chromium() {
-  if command -v chromium >/dev/null || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
+  if type -P chromium >/dev/null || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core
+}
+
+# One after the other: where apt-get clears its cache after an update, as in containers, it clears it for both.
+packages() {
+  prometheus
+  chromium
 }
 
 failed=0
@@ -106,7 +127,7 @@ if [ "${1:-}" = jaeger ]; then
   begin jaeger go
 else
   begin mockotlpserver npm
-  begin chromium apt-get
+  begin packages apt-get
   begin mlflow "${PYTHON:-python3}"
   begin collector go
 fi

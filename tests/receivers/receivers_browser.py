@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by its DevTools protocol over a pair of pipes: no driver and no port."""
+"""A headless Chromium, driven by its DevTools protocol over a socket that it inherits: no driver and no port."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +17,18 @@ from receivers_tools import CHROMIUM, POLL_SECONDS
 PAGE_SECONDS = 60.0
 READ_FD, WRITE_FD = 3, 4  # where --remote-debugging-pipe reads and writes
 BLOCK_BYTES = 1 << 16
+
+# The middle of the first such element whose text ends so, once it stands still with nothing over it.
+PLACE = """async (selector, end) => {
+    const element = [...document.querySelectorAll(selector)].find((each) => each.textContent.endsWith(end));
+    if (!element) return null;
+    const before = element.getBoundingClientRect();
+    await new Promise(requestAnimationFrame);
+    const {x, y, width, height} = element.getBoundingClientRect();
+    const middle = {x: x + width / 2, y: y + height / 2};
+    const isFree = element.contains(document.elementFromPoint(middle.x, middle.y));
+    return x === before.x && y === before.y && isFree ? middle : null;
+}"""
 
 
 class Browser:
@@ -28,35 +41,40 @@ class Browser:
         self._unread = b""
 
     def __enter__(self) -> Self:
-        command_read, self._to = os.pipe()
-        self._from, answer_write = os.pipe()
-        # The shell moves the pipes' ends to where Chromium looks for them. Root has no sandbox.
+        self._socket, theirs = socket.socketpair()
+        # bash puts the socket where Chromium reads and writes; sh may know no descriptor above 9. Root has no sandbox.
         arguments = [
-            "sh", "-c", f'exec "$@" {READ_FD}<&{command_read} {WRITE_FD}>&{answer_write}', "sh",
+            "bash", "-c", f'exec "$@" {READ_FD}<&{theirs.fileno()} {WRITE_FD}>&{theirs.fileno()}', "bash",
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
             "--disable-background-networking", f"--user-data-dir={self._folder}", "--remote-debugging-pipe",
         ]  # fmt: skip
-        with (self._folder / "output.log").open("wb") as output:
+        with theirs, (self._folder / "output.log").open("wb") as output:
             self._process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                pass_fds=(command_read, answer_write),
+                pass_fds=(theirs.fileno(),),
             )  # fmt: skip
-        os.close(command_read)
-        os.close(answer_write)
         self._session = ""
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self._call("Emulation.setDeviceMetricsOverride", **self._size)
+        try:
+            target = self._call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            self._call("Emulation.setDeviceMetricsOverride", **self._size)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._to)
-        os.close(self._from)
+        self._end()
+
+    def _end(self) -> None:
+        self._socket.close()
         os.killpg(self._process.pid, signal.SIGKILL)  # it holds nothing that is to be kept
         self._process.wait()
 
     def open(self, url: str) -> None:
+        """Until the page has loaded; what its scripts draw comes later."""
         self._call("Page.navigate", url=url)
+        self.wait_for("document.readyState === 'complete'")
 
     def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""
@@ -72,13 +90,20 @@ class Browser:
             time.sleep(POLL_SECONDS)
         return value
 
+    def click(self, selector: str, end: str = "") -> None:
+        """With the mouse, on the first such element whose text ends with `end`, as soon as a user could."""
+        place = self.wait_for(f"({PLACE})({json.dumps(selector)}, {json.dumps(end)})")
+        for event in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=event, button="left", clickCount=1, **place)
+
     @property
     def text(self) -> str:
         """What a reader sees."""
         return str(self.ask("document.body.innerText"))
 
     def picture(self) -> bytes:
-        """A PNG."""
+        """A PNG, without the mouse."""
+        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=0, y=0)
         return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -86,7 +111,7 @@ class Browser:
         message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
-        os.write(self._to, json.dumps(message).encode() + b"\0")
+        self._socket.sendall(json.dumps(message).encode() + b"\0")
         while True:
             answer = json.loads(self._read())
             if answer.get("id") == self._count:
@@ -95,7 +120,7 @@ class Browser:
 
     def _read(self) -> bytes:
         while b"\0" not in self._unread:
-            block = os.read(self._from, BLOCK_BYTES)
+            block = self._socket.recv(BLOCK_BYTES)
             assert block, f"{CHROMIUM} has ended:\n{(self._folder / 'output.log').read_text(errors='replace')}"
             self._unread += block
         message, _, self._unread = self._unread.partition(b"\0")

@@ -52,6 +52,7 @@ async def scene(folder: Path, failing: tuple[int, ...] = ()) -> AsyncIterator[Sc
             changes = Changes(store, repository, cache, made.events)
             changes.fleet = made.fleet
             await changes.start(load_new=False, workers=1)
+            assert await made.fleet.until(lambda: 0 in made.fleet.workers, 30.0)
             yield Scene(changes, made, folder / "models")
             worker.drain()
             assert await made.fleet.until(lambda: made.fleet.workers[0].draining, 30.0)

@@ -203,7 +203,7 @@ def test_what_finds_the_queue_full_is_refused_and_what_was_there_is_answered(
 def test_a_model_that_turns_out_slow_moves_to_a_thread_of_its_own(
     start: Start, tmp_path: Path, delivery: Deliveries
 ) -> None:
-    session = session_of(tmp_path, slow(SLOW_STEPS // 4))
+    session = session_of(tmp_path, slow())
     runner = start(session)
     assert (runner.dedicated, repr(runner)) == (False, "<BatchRunner m/1 inline pending=0 running=0>")
     for _ in range(SLOW_RUNS):
