@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bad_models import write_bad
 from support.runtime import Deliveries, request_of, session_of
-from zoo import SLOW_STEPS, built, by_name, reference, slow, versioned
+from zoo import built, by_name, reference, slow, versioned
 from zoo import session as reference_session
 
 from runtime.batching.plan import BatchLimits
