@@ -22,6 +22,8 @@ MOCK_OTLP = TOOLS / "npm/node_modules/@elastic/mockotlpserver"
 MLFLOW = TOOLS / "mlflow/bin/mlflow"
 COLLECTOR = TOOLS / "bin/otelcol"
 JAEGER = TOOLS / "bin/jaeger"
+PROMETHEUS = TOOLS / "bin/prometheus"
+PROMTOOL = TOOLS / "bin/promtool"
 CHROMIUM = Path(shutil.which("chromium") or TOOLS / "bin/chromium")
 
 START_SECONDS = 90.0
