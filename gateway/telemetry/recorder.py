@@ -170,9 +170,15 @@ class Recorder:
             )  # fmt: skip
 
     def refused(
-        self, call: Recorded, status: Status, size_bytes: int, request: Request | None = None, subject: Subject = NOBODY
+        self,
+        call: Recorded,
+        status: Status,
+        size_bytes: int,
+        request: Request | None = None,
+        subject: Subject = NOBODY,
+        routing: Routing = NOT_ROUTED,
     ) -> None:
-        """A request that got `status`; `request` as far as it was read."""
+        """A request that got `status`: `request` where it could be read, else `routing` as far as it came."""
         now_ns = time.monotonic_ns()
         unix_ns = time.time_ns() - now_ns
         received_ns = call.received_ns
@@ -181,7 +187,6 @@ class Recorder:
             trace.add(REFUSAL_MESSAGE, status.message)
         decoded_ns = queued_ns = rows = 0
         identity = trace.request_id.encode()
-        routing = NOT_ROUTED
         if request is not None:
             routing, rows, identity = request.routing or NOT_ROUTED, request.rows, request.id.encode()
             decoded_ns = max(request.decoded_ns - received_ns, 0)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from gateway.errors import Draining, Status, status_of
-from gateway.routing.table import RouteTable
+from gateway.routing.table import RouteTable, Routing
 from gateway.telemetry.context import log_fields
 from gateway.telemetry.recorder import REQUESTED_MODEL, Recorder
 from gateway.wire.decode import check_parameters
@@ -37,6 +37,14 @@ DRAINING = status_of(
 )
 
 parse = pb.ModelInferRequest.FromString
+
+
+class Misfit(Exception):
+    """A request that was routed and does not fit its version, because of `error`."""
+
+    def __init__(self, target: Target, routing: Routing, error: Exception) -> None:
+        super().__init__()
+        self.target, self.routing, self.error = target, routing, error
 
 
 class Routes:
@@ -164,10 +172,13 @@ class Pipeline:
                 call.trace.add(REQUESTED_MODEL, message.model_name)
             raise routes.table.why_not(message.model_name, message.model_version)
         target, routing = found
-        request = target.decoder.decode(message)
+        try:
+            request = target.decoder.decode(message)
+            timeout = check_parameters(message.parameters) if message.parameters else math.inf
+        except Exception as error:
+            raise Misfit(target, routing, error) from error
         request.id = message.id
         request.routing = routing
-        timeout = check_parameters(message.parameters) if message.parameters else math.inf
         if target.decoder.plain(message):
             routes.layouts.learn(payload, request, target, timeout)
         return target, request, timeout
@@ -203,7 +214,11 @@ class Pipeline:
             self._refuse(request.owner, unrouted, request.size_bytes)
 
     def _refuse(self, call: Call, error: Exception, size_bytes: int) -> None:
-        self._end(call, status_of(error, "ModelInfer", log_fields(call.trace)), size_bytes)
+        if isinstance(error, Misfit):
+            status = status_of(error.error, error.target.version.name, log_fields(call.trace))
+            error.target.refuse_misfit(call, status, error.routing, size_bytes)
+        else:
+            self._end(call, status_of(error, "ModelInfer", log_fields(call.trace)), size_bytes)
         self.done(1)
 
     def _end(self, call: Call, status: Status, size_bytes: int) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy.typing as npt
 
 from gateway.errors import Status, status_of
+from gateway.routing.table import Routing
 from gateway.telemetry.context import log_fields
 from gateway.telemetry.recorder import NOBODY, Recorder
 from gateway.wire.decode import Decoder
 from gateway.wire.encode import Encoder
+from gateway.worker.transport.interface import Call
 from runtime.batching.request import Refusal, Request
 from runtime.batching.runner import RunTimes
 from runtime.errors import DeadlineExceeded
@@ -107,6 +109,16 @@ class Target:
         for refusal in refusals:
             fields = log_fields(refusal.request.owner.trace)
             self._refuse_all([refusal.request], status_of(refusal.error, self.version.name, fields), refusal.error)
+
+    def refuse_misfit(self, call: Call, status: Status, routing: Routing, size_bytes: int) -> None:
+        """A request that was routed here and is not one that this version can take. It holds no lease."""
+        call.refuse(status.with_trailers(call.trace.trailers) if call.trace is not None else status)
+        self._counters.add_failures(1, time.monotonic_ns() - call.received_ns, cancelled=False)
+        if self._recorder is not None:
+            try:
+                self._recorder.refused(call, status, size_bytes, None, self._subject, routing)
+            except Exception:
+                log.exception("a refused request of %s could not be recorded", self.version.name)
 
     def _refuse_all(self, requests: Sequence[Request], status: Status, error: Exception | None = None) -> None:
         for request in requests:

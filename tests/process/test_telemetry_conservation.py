@@ -20,7 +20,7 @@ from support.gateway import Gateway
 from support.predict import client_of
 from support.receiver import OtlpReceiver
 from support.spans import Span, requests_and_runs
-from support.traffic import LABELS, mixed, set_labels, write_models
+from support.traffic import LABELS, VERSIONS, mixed, set_labels, write_models
 
 from gateway.telemetry.conventions import INFER_METHOD, SERVER_ERRORS, STREAM_METHOD
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
@@ -132,6 +132,8 @@ def key_of(told: Told) -> Key:
         return code, ask.model, told.version, variant_of(ask.version)
     if ask.kind in ("expired", "slow"):  # refused by version 1
         return code, ask.model, 1, variant_of(ask.version)
+    if ask.kind == "wrong input":  # refused by the newest, which it was routed to
+        return code, ask.model, max(VERSIONS[ask.model]), variant_of(ask.version)
     return code, "", 0, ""
 
 
@@ -227,6 +229,8 @@ def told_differently(told: Told, span: Span) -> list[str]:
         known["driftgate.refusal.message"] = told.message
     if code == "NOT_FOUND":
         known["driftgate.request.model"] = ask.model
+    if ask.kind == "wrong input":
+        known |= {"driftgate.model.name": ask.model, "driftgate.model.version": max(VERSIONS[ask.model])}
     expected |= known
     found |= {key: attributes.get(key) for key in known}
     if (message := found.get("driftgate.refusal.message")) and told.message.startswith(message):

@@ -81,6 +81,8 @@ def test_a_wrong_request_among_them_is_refused_alone(worker: Worker) -> None:
     assert refusal(model) == (code_pb2.NOT_FOUND, "no model 'n'; known models: m")
     assert refusal(junk)[0] == code_pb2.INVALID_ARGUMENT
     assert refusal(junk)[1].startswith("the 2 bytes received are not an inference.ModelInferRequest")
+    (counts,) = worker.statistics.totals()
+    assert (counts.successes, counts.failures) == (1, 1), "what was routed to a version is counted there"
 
 
 def test_inputs_in_an_order_of_the_clients_own_are_never_exchanged(tmp_path: Path) -> None:
