@@ -119,11 +119,12 @@ class Recorder:
         count = len(requests)
         run_id = self.tracer.new_id()[1] if self.tracer is not None else NUMBER.pack(next(self._runs))
         unix_ns = time.time_ns() - time.monotonic_ns()
-        peers, default_authority = self._peers.known, self._authorities[""]
+        kept, peers, default_authority = self._keep, self._peers.known, self._authorities[""]
         pack = IN_RUN.pack_into
         offset = 0
         routing = None
-        variant = series = reason = 0
+        variant = series = reason = family = port = 0
+        address = b""
         with self._lock:
             if count > self._room:
                 self._grow(count)
@@ -134,8 +135,9 @@ class Recorder:
                 if request.routing is not routing:
                     routing = request.routing
                     variant, series, reason, _ = self._number(subject, routing, 0, "")
-                peer = call.peer_key()
-                family, port, address = peers.get(peer) or self._peers.find(peer)
+                if kept:  # the C-core writes it as text for each call: not where no record leaves
+                    peer = call.peer_key()
+                    family, port, address = peers.get(peer) or self._peers.find(peer)
                 marks = trace.marks
                 authority = default_authority
                 if call.streamed:
