@@ -11,13 +11,14 @@ from collections.abc import Mapping
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1 import resource_pb2
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from gateway.version import VERSION
 
 SERVICE = "driftgate"
 UNNAMED = "unknown_service"
 ATTRIBUTES, NAME = "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME"
+INSTANCE = "service.instance.id"
 
 Attributes = dict[str, str | bool | int | float]
 
@@ -34,11 +35,9 @@ def detect(instance_id: str, settings: Mapping[str, str]) -> Attributes:
         key: value if isinstance(value, (str, bool, int, float)) else str(value)
         for key, value in Resource.create().attributes.items()
     }
-    ours: Attributes = {
-        "service.instance.id": instance_id,
-        "service.version": VERSION,
-        "host.name": socket.gethostname(),
-    }
+    ours: Attributes = {"service.version": VERSION, "host.name": socket.gethostname()}
+    # Detectors give an id to a process, the SDK's own does so always: a restart of control would begin other series.
+    found[INSTANCE] = str(OTELResourceDetector().detect().attributes.get(INSTANCE) or instance_id)
     if str(found.get("service.name", UNNAMED)).startswith(UNNAMED):
         found["service.name"] = SERVICE
     return {**ours, **found}

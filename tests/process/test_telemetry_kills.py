@@ -17,7 +17,7 @@ from support.calls import Ask, Caller
 from support.export_counts import export_counts
 from support.gateway import Gateway
 from support.leaks import alive
-from support.received import OK, Fault
+from support.received import OK, SIGNALS, Fault
 from support.receiver import OtlpReceiver
 from support.spans import Span, requests_and_runs
 from support.traffic import answered, set_labels, write_models
@@ -152,8 +152,17 @@ def test_what_a_killed_control_process_had_not_exported_its_successor_exports(mo
         spans = [span.span_id for span in requests_and_runs(receiver.spans)[0]]
         print(f"\n{len(sent)} requests, {len(spans)} spans, {len(spans) - len(set(spans))} of them twice; {counts}")
         assert set(spans) == sent
+        assert len(instances(receiver)) == 1, "the totals of two instances would be added up"
         assert counts.exported >= len(sent)
         assert counts.rejected == counts.failed == counts.queue_full == 0
+
+
+def instances(receiver: OtlpReceiver) -> set[str]:
+    """The gateways that a receiver sees, over all signals."""
+    requests = [SIGNALS[each.signal].request.FromString(each.payload) for each in receiver.taken]
+    resources = [part.resource for request in requests for _, parts in request.ListFields() for part in parts]
+    named = [attribute for resource in resources for attribute in resource.attributes]
+    return {attribute.value.string_value for attribute in named if attribute.key == "service.instance.id"}
 
 
 def test_the_end_by_sigterm_exports_all_that_clients_were_told(models: Path, tmp_path: Path) -> None:
