@@ -18,7 +18,7 @@ from support.calls import Caller, Told
 from support.gateway import Gateway
 from support.receiver import OtlpReceiver
 from support.spans import Span, requests_and_runs
-from support.traffic import LABELS, mixed, set_labels, write_models
+from support.traffic import LABELS, VERSIONS, mixed, set_labels, write_models
 
 from gateway.telemetry.quantiles import quantile, relative_error
 from runtime.shm.series_layout import CLASSIC_SECONDS
@@ -91,25 +91,33 @@ def prometheus(counted: Counted, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def labels_of(told: Told) -> Labels:
     """Of driftgate_requests_total, from what the client sent and was told."""
-    code = "NOT_FOUND" if told.code == "error" else told.code  # a stream's messages are told no code
-    by_a_version = code in ("OK", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
-    if not by_a_version:
-        return {CODE_LABEL: code}
+    code = {CODE_LABEL: code_of(told)}
+    if not (version := version_of(told)):
+        return code
     asked = told.ask.version
-    return {
-        CODE_LABEL: code,
-        MODEL_LABEL: told.ask.model,
-        "driftgate_model_version": str(told.version or 1),  # those refused were for version 1
-        "driftgate_route_variant": asked if asked in LABELS else "pinned" if asked else "default",
-    }
+    variant = asked if asked in LABELS else "pinned" if asked else "default"
+    model = {MODEL_LABEL: told.ask.model, "driftgate_model_version": str(version)}
+    return code | model | {"driftgate_route_variant": variant}
+
+
+def code_of(told: Told) -> str:
+    """A message of a stream is told no code; of those here only the unknown model is refused."""
+    return "NOT_FOUND" if told.code == "error" else told.code
+
+
+def version_of(told: Told) -> int:
+    """Which answered or refused; 0: it came to none."""
+    if told.code == "OK":
+        return told.version
+    return {"wrong input": max(VERSIONS[MODEL]), "expired": 1, "slow": 1}.get(told.ask.kind, 0)
 
 
 def test_the_traffic_is_of_every_kind(counted: Counted) -> None:
-    found = [labels_of(told) for told in counted.told]
-    assert {labels[CODE_LABEL] for labels in found} == {
+    assert {code_of(told) for told in counted.told} == {
         "OK", "NOT_FOUND", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED",
     }  # fmt: skip
-    assert {labels.get("driftgate_route_variant", "") for labels in found} == {"", "default", "pinned", *LABELS}
+    variants = {labels_of(told).get("driftgate_route_variant", "") for told in counted.told}
+    assert variants == {"", "default", "pinned", *LABELS}
     assert any(told.streamed for told in counted.told)
 
 
@@ -148,7 +156,7 @@ def test_exemplars_are_of_requests_whose_traces_the_clients_were_told(counted: C
         assert float(exemplar["value"]) == pytest.approx(seconds)
         assert bucket(seconds) == bucket(float(series["le"]))
     codes = {series[CODE_LABEL] for series, _ in exemplars}
-    assert codes == {labels_of(one)[CODE_LABEL] for one in counted.told}
+    assert codes == {code_of(one) for one in counted.told}
 
 
 @needs(PROMETHEUS)
