@@ -7,6 +7,7 @@
     RepositoryError            UNAVAILABLE          ErrorInfo
     Overloaded                 RESOURCE_EXHAUSTED   ErrorInfo, RetryInfo
     DeadlineExceeded           DEADLINE_EXCEEDED    ErrorInfo
+    Cancelled                  CANCELLED            ErrorInfo
     Unauthenticated            UNAUTHENTICATED      ErrorInfo
     Denied                     PERMISSION_DENIED    ErrorInfo
     StoreConflict              ABORTED              ErrorInfo
@@ -78,6 +79,7 @@ CODES: tuple[tuple[type[ServingError], int], ...] = (
     (runtime_errors.RepositoryError, code_pb2.UNAVAILABLE),
     (runtime_errors.Overloaded, code_pb2.RESOURCE_EXHAUSTED),
     (runtime_errors.DeadlineExceeded, code_pb2.DEADLINE_EXCEEDED),
+    (runtime_errors.Cancelled, code_pb2.CANCELLED),
     (Unauthenticated, code_pb2.UNAUTHENTICATED),
     (Denied, code_pb2.PERMISSION_DENIED),
     (Precondition, code_pb2.FAILED_PRECONDITION),

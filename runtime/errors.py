@@ -7,6 +7,7 @@
     ├── NotReady               known, but it cannot answer now: loading, failed, draining
     ├── Overloaded             a bound was reached; try again after `retry_after_seconds`
     ├── DeadlineExceeded       the caller's deadline passed before an answer was made
+    ├── Cancelled              the caller has gone before an answer was made
     ├── ModelError             the model's fault
     │   ├── LoadError          a version cannot be loaded, validated or warmed up
     │   └── RunError           a version failed on a request
@@ -59,6 +60,10 @@ class Overloaded(ServingError):
 
 class DeadlineExceeded(ServingError):
     reason = "DEADLINE_EXCEEDED"
+
+
+class Cancelled(ServingError):
+    reason = "CANCELLED"
 
 
 class ModelError(ServingError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from urllib.parse import unquote
 
 import numpy as np
@@ -24,6 +24,8 @@ CURRENT_LENGTH = 55  # of version 00, which has nothing after the flags
 RANDOM = 0x02  # trace-flags, level 2: the caller says that its trace id is random
 MEMBER = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
 MAX_MEMBERS = 32
+MAX_SPLIT = 2 * MAX_MEMBERS  # empty members are allowed between them
+MAX_BAGGAGE = 180  # members: as many as the first version of W3C Baggage allows
 MAX_STATE = 512  # characters that must be passed on; longer ones may be left out
 MAX_ECHO = 1024  # of baggage that goes back: clients take 8 KiB of metadata in all
 ECHOED = re.compile(rf"[\x21-\x7e]([\x20-\x7e]{{0,{MAX_ECHO - 2}}}[\x21-\x7e])?")  # what gRPC takes as a value
@@ -118,14 +120,16 @@ class Tracer:
         self._sampler = sampler
         self._threshold = sampler.threshold
         self._all, self._none = sampler.ratio >= 1, sampler.ratio <= 0
-        self._respond = respond
         self._trace_context = "tracecontext" in propagators
         self._metadata_keys = {key.lower(): first_key + index for index, key in enumerate(metadata_keys)}
         first_key += len(self._metadata_keys)
         self._baggage_keys = {key: first_key + index for index, key in enumerate(baggage_keys)}
+        self._baggage = "baggage" in propagators
+        self._respond = respond and self._trace_context
+        self._echo = respond and self._baggage
         self._wanted = {TRACEPARENT, TRACESTATE} if self._trace_context else set()
         self._wanted |= {*self._metadata_keys}
-        if "baggage" in propagators:
+        if self._baggage:
             self._wanted.add(BAGGAGE)
         self._ids: Iterator[Id] = iter(())
         self._roots: Iterator[Trace] = iter(())
@@ -167,7 +171,8 @@ class Tracer:
         for key, value in metadata:
             if key in self._wanted and isinstance(value, str):
                 values.setdefault(key, []).append(value)
-        trace = self._child(values.get(TRACEPARENT, ())) or self._root(self.new_id())
+        parents = values.get(TRACEPARENT, ()) if self._trace_context else ()
+        trace = self._child(parents) or self._root(self.new_id())
         if trace.marks & Mark.PARENT and TRACESTATE in values:
             state = valid_state(",".join(values[TRACESTATE]))
             trace.text = fitting(state)
@@ -175,16 +180,15 @@ class Tracer:
             trace.marks |= Mark.TEXT_CUT if len(trace.text) < len(state) else 0
             if state and self._respond:
                 trace.headers += ((TRACESTATE.encode(), state.encode()),)
-        baggage = ",".join(values.get(BAGGAGE, ()))
-        if baggage and self._respond and ECHOED.fullmatch(baggage):
+        baggage = ",".join(values.get(BAGGAGE, ())) if self._baggage else ""
+        if baggage and self._echo and ECHOED.fullmatch(baggage):
             trace.headers += ((BAGGAGE.encode(), baggage.encode()),)
         for key, number in self._metadata_keys.items():
             if key in values:
                 trace.add(number, ",".join(values[key]))
         if baggage and self._baggage_keys:
-            for name, value in members_of(baggage):
-                if name in self._baggage_keys:
-                    trace.add(self._baggage_keys[name], value)
+            for name, value in members_of(baggage, self._baggage_keys):
+                trace.add(self._baggage_keys[name], value)
         return trace
 
     def _child(self, headers: Sequence[str]) -> Trace | None:
@@ -218,7 +222,7 @@ def make_ids() -> list[Id]:
 
 def valid_state(state: str) -> str:
     """The list's members without blanks between them; "" where one is wrong or there are too many."""
-    members = [member.strip(" \t") for member in state.split(",")]
+    members = [member.strip(" \t") for member in state.split(",", MAX_SPLIT)]
     members = [member for member in members if member]
     keys = {member.partition("=")[0] for member in members}
     if len(members) > MAX_MEMBERS or len(keys) < len(members) or not all(MEMBER.fullmatch(m) for m in members):
@@ -235,9 +239,15 @@ def fitting(state: str) -> bytes:
     return data[: data.rfind(b",", 0, TEXT_BYTES + 1)] if b"," in data[: TEXT_BYTES + 1] else b""
 
 
-def members_of(baggage: str) -> Iterator[tuple[str, str]]:
-    """Names and decoded values; properties after `;` are left out, and so is what is no member."""
-    for member in baggage.split(","):
+def members_of(baggage: str, wanted: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The first member of each wanted name, with its value decoded; properties after `;` are left out.
+
+    Of a list of more than MAX_BAGGAGE members those beyond are not looked at.
+    """
+    left = set(wanted)
+    for member in baggage.split(",", MAX_BAGGAGE)[:MAX_BAGGAGE]:
         name, equals, value = member.partition(";")[0].partition("=")
-        if equals:
-            yield name.strip(), unquote(value.strip(), errors="replace")
+        name = name.strip()
+        if equals and name in left:
+            left.remove(name)
+            yield name, unquote(value.strip(), errors="replace")

@@ -170,7 +170,7 @@ class Worker:
         for path in PATHS:
             streams[path] = lambda stream: ReflectionStream(servicer, stream)
         unary = {**self._service.methods(), CHECK: self._health.check}
-        return Methods(SERVICE + "ModelInfer", self._pipeline.infer, unary, streams)
+        return Methods(SERVICE + "ModelInfer", self._pipeline.infer, unary, streams, self._pipeline.empty)
 
     def _make_target(self, key: InstanceKey, version: LoadedVersion) -> Target:
         slot = self._statistics.slot(key.model, key.version)

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.errors import Draining, Status, status_of
 from gateway.routing.table import RouteTable, Routing
-from gateway.telemetry.context import log_fields
+from gateway.telemetry.context import Tracer, log_fields
 from gateway.telemetry.recorder import REQUESTED_MODEL, Recorder
 from gateway.wire.decode import check_parameters
 from gateway.wire.layout import Layouts
@@ -35,6 +35,8 @@ DRAINING = status_of(
     Draining("the server is shutting down: it finishes what is in flight and takes nothing new; ask another"),
     "ModelInfer",
 )
+
+NO_MESSAGE = status_of(InvalidRequest("the call ended without a request message: send one"), "ModelInfer")
 
 parse = pb.ModelInferRequest.FromString
 
@@ -86,12 +88,8 @@ class Pipeline:
 
     def infer(self, ready: Ready) -> None:
         if self._tracer is not None:
-            begin = self._tracer.begin
             for call, _ in ready:
-                try:
-                    call.trace = begin(call.metadata)
-                except Exception:
-                    log.exception("a request's trace context could not be read; it has none")
+                self._begin(self._tracer, call)
         if self.draining:
             for call, payload in ready:
                 self._end(call, DRAINING, len(payload))
@@ -119,6 +117,18 @@ class Pipeline:
                 group[1].append(item)
         for target, (requests, items) in groups.items():
             self._submit(target, requests, items)
+
+    def empty(self, call: Call) -> None:
+        """A call that ended without a message."""
+        if self._tracer is not None:
+            self._begin(self._tracer, call)
+        self._end(call, NO_MESSAGE, 0)
+
+    def _begin(self, tracer: Tracer, call: Call) -> None:
+        try:
+            call.trace = tracer.begin(call.metadata)
+        except Exception:
+            log.exception("a request's trace context could not be read; it has none")
 
     def done(self, count: int) -> None:
         """Requests that were admitted have been answered or refused."""

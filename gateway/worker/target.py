@@ -18,7 +18,7 @@ from gateway.wire.encode import Encoder
 from gateway.worker.transport.interface import Call
 from runtime.batching.request import Refusal, Request
 from runtime.batching.runner import RunTimes
-from runtime.errors import DeadlineExceeded
+from runtime.errors import Cancelled, DeadlineExceeded
 from runtime.shm.statistics import SlotWriter
 from runtime.versions.version import LoadedVersion
 
@@ -127,7 +127,7 @@ class Target:
         self._end(len(requests))
         now_ns = time.monotonic_ns()
         total_ns = sum(now_ns - request.arrived_ns for request in requests)
-        self._counters.add_failures(len(requests), total_ns, cancelled=isinstance(error, DeadlineExceeded))
+        self._counters.add_failures(len(requests), total_ns, cancelled=isinstance(error, (Cancelled, DeadlineExceeded)))
         if self._recorder is not None:
             try:
                 for request in requests:

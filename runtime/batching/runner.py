@@ -21,7 +21,7 @@ import numpy.typing as npt
 from runtime.batching.plan import BatchLimits, cut, wait_seconds
 from runtime.batching.request import Refusal, Request
 from runtime.batching.rows import gather, unmergeable
-from runtime.errors import DeadlineExceeded, NotReady, Overloaded, RunError, ServingError
+from runtime.errors import Cancelled, DeadlineExceeded, NotReady, Overloaded, RunError, ServingError
 from runtime.onnx.dtypes import BY_NAME
 from runtime.onnx.session import RunStop, Session
 from runtime.onnx.signature import axis_conflict
@@ -228,11 +228,13 @@ class BatchRunner:
         """Why a run of `request` alone gave no answer: it was stopped, or the caller's shapes, or else the model."""
         if self._stopped_all:
             return self._stopped()
-        if request.deadline_seconds <= time.time() or request.abandoned():
-            waited_ms = (time.monotonic_ns() - request.arrived_ns) / 1e6
+        waited_ms = (time.monotonic_ns() - request.arrived_ns) / 1e6
+        if request.deadline_seconds <= time.time():
             return DeadlineExceeded(
                 f"the deadline passed during the run of {self.name}: {waited_ms:.1f} ms after arrival"
             )
+        if request.abandoned():
+            return Cancelled(f"the client has gone during the run of {self.name}: {waited_ms:.1f} ms after arrival")
         return axis_conflict(self._signature, request.shapes) or error
 
     def _stopped(self) -> NotReady:
@@ -280,20 +282,14 @@ class BatchRunner:
         late = [request for request in batch if request.deadline_seconds <= now_seconds or request.abandoned()]
         if not late:
             return batch
-        now_ns = time.monotonic_ns()
-        self._delivery.refused(
-            [
-                Refusal(
-                    request,
-                    DeadlineExceeded(
-                        f"the deadline passed after {(now_ns - request.arrived_ns) / 1e6:.1f} ms in the queue of "
-                        f"{self.name}, before the run"
-                    ),
-                )
-                for request in late
-            ]
-        )
+        self._delivery.refused([Refusal(request, self._too_late(request, now_seconds)) for request in late])
         return [request for request in batch if request not in late]
+
+    def _too_late(self, request: Request, now_seconds: float) -> ServingError:
+        waited = f"{(time.monotonic_ns() - request.arrived_ns) / 1e6:.1f} ms in the queue of {self.name}"
+        if request.deadline_seconds <= now_seconds:
+            return DeadlineExceeded(f"the deadline passed after {waited}, before the run")
+        return Cancelled(f"the client has gone after {waited}, before the run")
 
     def _empty_answer(self, outputs: tuple[int, ...]) -> list[Array] | None:
         """No rows in, no rows out; None where an output's other axes are not known without a run."""

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from dataplane_client import TIMEOUT_SECONDS, Client, Refusal, answers, channel_to, make_request, refused
+from dataplane_client import INFER_PATH, TIMEOUT_SECONDS, Client, Refusal, answers, channel_to, make_request, refused
 from dataplane_repository import QUEUE_REQUESTS
 from support.gateway import Gateway
 
@@ -18,6 +18,7 @@ from gateway.wire.pb.inference import grpc_service_pb2 as pb
 POLL_SECONDS = 0.01
 SHORT_SECONDS = 0.05
 """Well below one run of `crawl`."""
+UPLOAD_SECONDS = 0.5
 ROW = np.zeros((1, 64), dtype=np.float32)
 X = np.zeros((1, 4), dtype=np.float32)
 
@@ -63,6 +64,10 @@ def counts(client: Client, model: str) -> tuple[int, int]:
     """Runs, and requests that failed."""
     (row,) = client.stub.ModelStatistics(pb.ModelStatisticsRequest(name=model), timeout=TIMEOUT_SECONDS).model_stats
     return row.execution_count, row.inference_stats.fail.count
+
+
+def refusals(gateway: Gateway, model: str, code: str) -> float:
+    return gateway.metric("driftgate_request_refused_total", driftgate_model_name=model, rpc_response_status_code=code)
 
 
 def start(client: Client, request: pb.ModelInferRequest, timeout: float = TIMEOUT_SECONDS) -> Any:
@@ -115,10 +120,14 @@ def test_a_run_is_stopped_when_the_clients_deadline_has_passed(gateway: Gateway,
 
 
 def test_a_run_is_stopped_when_its_client_cancels(gateway: Gateway, client: Client) -> None:
+    """And it counts as the client's doing, not as a fault of the server."""
+    cancelled, expired = (refusals(gateway, "endless", code) for code in ("CANCELLED", "DEADLINE_EXCEEDED"))
     future = start(client, endless())
     wait_until_in_flight(gateway, 1)
     assert future.cancel()
     wait_until_in_flight(gateway, 0)
+    wait_until(lambda: refusals(gateway, "endless", "CANCELLED") == cancelled + 1, "the cancelled request to count")
+    assert refusals(gateway, "endless", "DEADLINE_EXCEEDED") == expired
 
 
 def test_a_run_is_stopped_when_its_client_is_gone(gateway: Gateway, client: Client) -> None:
@@ -143,6 +152,7 @@ def test_an_expired_deadline_does_not_reach_the_model(client: Client) -> None:
 
 def test_a_cancelled_request_in_the_queue_is_never_run(gateway: Gateway, client: Client) -> None:
     runs, failures = counts(client, "crawl")
+    cancelled = refusals(gateway, "crawl", "CANCELLED")
     running = start(client, crawl())
     wait_until_in_flight(gateway, 1)
     waiting = [start(client, crawl()) for _ in range(3)]
@@ -152,6 +162,7 @@ def test_a_cancelled_request_in_the_queue_is_never_run(gateway: Gateway, client:
     assert answers(running.result())["y"].shape == (1, 64)
     wait_until_in_flight(gateway, 0)
     wait_until(lambda: counts(client, "crawl") == (runs + 1, failures + 3), "one run and three that were dropped")
+    wait_until(lambda: refusals(gateway, "crawl", "CANCELLED") == cancelled + 3, "the cancelled requests to count")
 
 
 def test_a_full_queue_refuses_with_the_limit_and_a_time_to_retry(gateway: Gateway, client: Client) -> None:
@@ -178,3 +189,36 @@ def test_other_models_answer_while_one_is_busy(gateway: Gateway, client: Client)
     for future in busy:
         assert not future.done()
         future.cancel()
+
+
+def test_a_request_counts_from_its_message_on_and_not_from_its_headers(gateway: Gateway, client: Client) -> None:
+    """A slow upload is not the gateway's time."""
+    seconds = gateway.metric("rpc_server_call_duration_seconds_sum", driftgate_model_name="add_const")
+    headers_first = client.channel.stream_unary(INFER_PATH)
+
+    def message() -> Iterator[bytes]:
+        time.sleep(UPLOAD_SECONDS)  # the upload
+        yield quick().SerializeToString()
+
+    assert pb.ModelInferResponse.FromString(headers_first(message(), timeout=TIMEOUT_SECONDS)).model_name == "add_const"
+
+    def more() -> float:
+        return gateway.metric("rpc_server_call_duration_seconds_sum", driftgate_model_name="add_const") - seconds
+
+    wait_until(lambda: more() > 0, "the request to count")
+    assert more() < UPLOAD_SECONDS
+
+
+def test_a_call_without_a_message_is_refused_and_counts(gateway: Gateway, client: Client, transport: str) -> None:
+    """On the public transport grpc.aio keeps it to itself until its deadline."""
+    if transport == "public":
+        with pytest.raises(grpc.RpcError) as never:
+            client.channel.stream_unary(INFER_PATH)(iter(()), timeout=SHORT_SECONDS)
+        assert never.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        return
+    before = gateway.metric("driftgate_request_refused_total", rpc_response_status_code="INVALID_ARGUMENT")
+    refusal = refused(lambda: client.channel.stream_unary(INFER_PATH)(iter(()), timeout=TIMEOUT_SECONDS))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.message == "the call ended without a request message: send one"
+    after = gateway.metric("driftgate_request_refused_total", rpc_response_status_code="INVALID_ARGUMENT")
+    assert after == before + 1

@@ -11,6 +11,8 @@ log = logging.getLogger(__name__)
 
 def make_transport(kind: str, settings: TransportSettings) -> Transport:
     """`kind`: auto, queue, public. Raises BindError where `queue` is asked for and cannot be had."""
+    # For each header value that is no text it logs a traceback with the value in it: any client's to ask for.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     if kind != "public":
         try:
             from gateway.worker.transport import queue

@@ -85,12 +85,16 @@ class StreamHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Methods:
-    """The data plane as a table. `infer` takes all requests that are ready; the other two are keyed by RPC path."""
+    """The data plane as a table. `infer` takes all requests that are ready; `unary` and `streams` go by RPC path.
+
+    `empty` takes a call of `infer_path` that has ended without a message.
+    """
 
     infer_path: str
     infer: Callable[[Ready], None]
     unary: Mapping[str, Callable[[Call, bytes], None]]
     streams: Mapping[str, Callable[[Stream], StreamHandler]]
+    empty: Callable[[Call], None]
 
 
 @dataclass(frozen=True, slots=True)

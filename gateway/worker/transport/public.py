@@ -261,7 +261,16 @@ class PublicTransport(grpc.GenericRpcHandler):
 
     def _flush(self) -> None:
         ready, self._ready = self._ready, []
-        self._pool.submit(self._run, self._methods.infer, ready)
+        self._submit(self._methods.infer, ready)
+
+    def _submit(self, function: Callable[..., None], *arguments: Any) -> None:
+        pool = self._pool
+        try:
+            pool.submit(self._run, function, *arguments)
+        except RuntimeError:
+            if pool is self._pool:
+                raise
+            self._pool.submit(self._run, function, *arguments)  # `relieve` has put another in its place meanwhile
 
     def _run(self, function: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -272,7 +281,7 @@ class PublicTransport(grpc.GenericRpcHandler):
     def _unary(self, path: str, handle: Callable[[Any, bytes], None]) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def behaviour(payload: bytes, context: Any) -> bytes:
             call = PublicCall(context, path, self._loop, self._outbox)
-            self._pool.submit(self._run, handle, call, payload)
+            self._submit(handle, call, payload)
             return await self._reply(call, context)
 
         return behaviour

@@ -85,7 +85,7 @@ class QueueCall:
         self.method = method
         self.metadata = metadata
         self.deadline_seconds: float = details.deadline
-        self.received_ns = time.monotonic_ns()
+        self.received_ns = 0
         self.trace: Trace | None = None
         self.cancelled = False
         # Exactly one batch of a call waits for its close. Whoever pops this, in one step of the interpreter, has it.
@@ -359,10 +359,14 @@ class QueueTransport:
             return
         if type(tag) is QueueCall:
             payload = event.batch_operations[0].message()
-            if payload is None:
+            tag.received_ns = time.monotonic_ns()
+            if tag.method is self._methods.infer_path:
+                if payload is None:
+                    self._methods.empty(tag)
+                else:
+                    ready.append((tag, payload))
+            elif payload is None:
                 tag.refuse(NO_MESSAGE)
-            elif tag.method is self._methods.infer_path:
-                ready.append((tag, payload))
             else:
                 self._methods.unary[tag.method](tag, payload)
         elif tag is _NEW_INFER:

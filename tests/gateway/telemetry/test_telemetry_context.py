@@ -196,7 +196,8 @@ def test_baggage_is_read_as_opentelemetry_writes_it(members: dict[str, str]) -> 
     carrier: dict[str, str] = {}
     W3CBaggagePropagator().inject(carrier, context)
     written = W3CBaggagePropagator().extract(carrier)
-    ours = members_of(carrier.get("baggage", "").replace("+", "%20"))  # spaces are theirs; the standard has %20
+    header = carrier.get("baggage", "").replace("+", "%20")
+    ours = members_of(header, members)  # spaces are theirs; the standard has %20
     assert {key: value.strip() for key, value in ours} == {
         key: str(value).strip() for key, value in otel_baggage.get_all(written).items()
     }
@@ -218,7 +219,21 @@ def test_an_attribute_without_room_is_cut_at_a_character_and_marked() -> None:
     assert trace.text == before
 
 
-def test_propagators_that_are_off_read_and_write_nothing() -> None:
-    trace = tracer(propagators=()).begin([("traceparent", PARENT), ("baggage", "a=1")])
-    assert trace.parent_id == b""
-    assert "baggage" not in headers_of(trace)
+@pytest.mark.parametrize("metadata_keys", [(), ("traceparent", "tracestate", "baggage")])
+def test_propagators_that_are_off_read_and_write_nothing(metadata_keys: tuple[str, ...]) -> None:
+    """Also where their headers are attributes."""
+    off = tracer(propagators=(), metadata_keys=metadata_keys, baggage_keys=("a",))
+    trace = off.begin([("traceparent", PARENT[:-1] + "0"), ("tracestate", "b=2"), ("baggage", "a=1")])
+    assert (trace.parent_id, trace.state_bytes, trace.sampled, headers_of(trace)) == (b"", 0, True, {})
+    assert (trace.extra_bytes > 0) == bool(metadata_keys)
+    one = tracer(propagators=("tracecontext",), metadata_keys=metadata_keys, baggage_keys=("a",))
+    trace = one.begin([("traceparent", PARENT), ("baggage", "a=1")])
+    assert headers_of(trace).keys() == {"traceparent"}
+
+
+def test_of_a_list_without_end_only_its_beginning_is_read() -> None:
+    some = tracer(baggage_keys=("a", "z"), first_key=5)
+    trace = some.begin([("baggage", "a=1,a=2," + "b=3," * 5000 + "z=9")])
+    assert trace.text == bytes((5, 1)) + b"1"
+    assert valid_state("," * 16_000 + "a=1") == ""
+    assert valid_state(",".join(f"k{n}=1" for n in range(32))).count(",") == 31

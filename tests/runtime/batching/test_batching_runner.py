@@ -19,7 +19,7 @@ from zoo import session as reference_session
 from runtime.batching.plan import BatchLimits
 from runtime.batching.request import Request
 from runtime.batching.runner import SLOW_RUNS, BatchRunner
-from runtime.errors import DeadlineExceeded, NotReady, Overloaded, RunError
+from runtime.errors import Cancelled, DeadlineExceeded, NotReady, Overloaded, RunError
 from runtime.onnx.session import Session
 from runtime.repository.manifest import SessionSettings
 
@@ -181,7 +181,7 @@ def test_rows_of_a_client_that_has_gone_are_not_computed(start: Start, adding: S
     gone, live = rows_of(adding, 1.0), rows_of(adding, 2.0)
     gone.owner, live.owner = SimpleNamespace(cancelled=True, watch=lambda: None), SimpleNamespace(cancelled=False)
     start(adding).submit([gone, live])
-    assert isinstance(delivery.error(gone), DeadlineExceeded)
+    assert isinstance(delivery.error(gone), Cancelled)
     delivery.answer(live)
     assert delivery.batches == [1]
 
