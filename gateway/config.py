@@ -163,8 +163,10 @@ class Telemetry(_Section):
         return value
 
     def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """`otel` with the environment's OTEL_* variables over it."""
-        return self.otel | {name: value for name, value in environment.items() if name.startswith("OTEL_")}
+        """`otel` with the environment's OTEL_* variables over it. An empty one is none, as OpenTelemetry has it."""
+        return self.otel | {
+            name: value for name, value in environment.items() if name.startswith("OTEL_") and value.strip()
+        }
 
 
 def _as_text(value: Any) -> str:
@@ -314,7 +316,7 @@ def _read_file(file: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{file}: cannot be read: {error.strerror}")
         return {}
     except yaml.YAMLError as error:
-        problems.append(f"{file}: is not YAML: {' '.join(str(error).split())}")
+        problems.append(f"{file}: is not YAML: {_without_the_text(error)}")
         return {}
     if document is None:
         return {}
@@ -322,6 +324,14 @@ def _read_file(file: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{file}: expected a mapping of settings, got a {type(document).__name__}")
         return {}
     return document
+
+
+def _without_the_text(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the lines of the file: they may hold a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(error).splitlines()[0]
+    line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
+    return ", ".join(filter(None, (error.context, error.problem, f"line {line}, column {column}")))
 
 
 def _from_environment(environment: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
@@ -367,5 +377,7 @@ def _explain(item: Any) -> str:
         return f"{path}: there is no such setting"
     if not path:
         return str(message)
-    shown = repr(item["input"])
-    return f"{path}: {message[:1].lower()}{message[1:]}, got {shown[:200]}"
+    text = f"{path}: {message[:1].lower()}{message[1:]}"
+    if path == "telemetry" or path.startswith("telemetry.otel"):  # headers with credentials may stand there
+        return text
+    return f"{text}, got {repr(item['input'])[:200]}"

@@ -11,15 +11,24 @@ from typing import NamedTuple
 
 from gateway.supervisor.main import FEWEST_RECORDS
 from gateway.telemetry.events import MAX_WAITING
-from gateway.telemetry.resource import ATTRIBUTES, NAME
-from gateway.telemetry.settings import EXEMPLAR_FILTERS, PROPAGATORS, SAMPLERS, TEMPORALITIES, read_settings
+from gateway.telemetry.settings import (
+    AGGREGATION,
+    EXEMPLAR_FILTERS,
+    EXPONENTIAL,
+    NAMES,
+    PROPAGATORS,
+    RESOURCE_NAMES,
+    SAMPLERS,
+    TEMPORALITIES,
+    read_settings,
+)
 from gateway.telemetry.settings import TelemetrySettings as Settings
 from gateway.telemetry.signal_settings import DEFAULT_TIMEOUT_SECONDS, GRPC_PORT, HTTP_PORT
 from generator.markdown import NOTHING, code, heading, sentence, table
 
 OURS = Settings()
 GENERAL = "OTEL_EXPORTER_OTLP_"
-DETECTORS = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
+ATTRIBUTES, NAME, DETECTORS = RESOURCE_NAMES
 
 ENVIRONMENTS: tuple[dict[str, str], ...] = (
     {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "1"},
@@ -85,7 +94,9 @@ WHERE = (
     ),
     Variable("HEADERS", NOTHING, "`key=value,key=value`, percent-encoded. A signal's own replace the general ones."),
     Variable(
-        "TIMEOUT", _ms(DEFAULT_TIMEOUT_SECONDS), "Milliseconds that an export may take, all tries and waits together."
+        "TIMEOUT",
+        _ms(DEFAULT_TIMEOUT_SECONDS),
+        "Milliseconds that an export may take, all tries and waits together; 0: no limit of its own.",
     ),
     Variable("COMPRESSION", "none", "`gzip` or `none`."),
     Variable(
@@ -99,7 +110,10 @@ WHERE = (
 )
 """After OTEL_EXPORTER_OTLP_, and after OTEL_EXPORTER_OTLP_{TRACES,METRICS,LOGS}_."""
 
-SHORTER = "Milliseconds that an export may take, where they are fewer than OTEL_EXPORTER_OTLP_TIMEOUT says."
+SHORTER = (
+    "Milliseconds that an export may take, where they are fewer than OTEL_EXPORTER_OTLP_TIMEOUT says; 0: no limit of "
+    "its own."
+)
 
 TRACES = (
     Variable("OTEL_TRACES_SAMPLER", OURS.sampler, f"One of {_choices(SAMPLERS)}."),
@@ -152,10 +166,13 @@ LOGS = (
 
 SPANS_BOUND = "A span has fewer attributes than the default allows, and a record bounds their texts."
 EVENTS_BOUND = "The bounds of log events are fixed: [limits](../how-to/limits.md#telemetry)."
-WITHOUT_EFFECT = tuple(
-    Variable(f"OTEL_{kind}ATTRIBUTE_{limit}_LIMIT", NOTHING, text)
-    for kind, text in (("", "As those below."), ("SPAN_", SPANS_BOUND), ("LOGRECORD_", EVENTS_BOUND))
-    for limit in ("COUNT", "VALUE_LENGTH")
+WITHOUT_EFFECT = (
+    *(
+        Variable(f"OTEL_{kind}ATTRIBUTE_{limit}_LIMIT", NOTHING, text)
+        for kind, text in (("", "As those below."), ("SPAN_", SPANS_BOUND), ("LOGRECORD_", EVENTS_BOUND))
+        for limit in ("COUNT", "VALUE_LENGTH")
+    ),
+    Variable(AGGREGATION, NOTHING, f"Histograms are exported as `{EXPONENTIAL}`."),
 )
 
 INTRODUCTION = """
@@ -163,10 +180,11 @@ The variables that set up what driftgate exports. They count in the environment 
 `telemetry.otel` in [its settings](configuration.md#telemetry), where the environment's go first. What to do with them:
 [observability](../how-to/observability.md).
 
-By OpenTelemetry's rules an empty value means unset. A number, an endpoint, a protocol, a header or a file that is wrong
-ends the start with exit status 2, and all of them are named; `driftgate config check` names them too. An unknown word
-of an enumeration is logged as a warning, and the default holds. Times are milliseconds. *Specified* is OpenTelemetry's
-own default, where driftgate's is another.
+By OpenTelemetry's rules an empty value means unset; a wrong number, or an unknown word of an enumeration, is logged as
+a warning, and the default holds. An endpoint, a protocol, a header or a file that is wrong ends the start with exit
+status 2, and all of them are named: so nothing goes where it should not, or without its credentials. `driftgate config
+check` shows both, and warns of names in `telemetry.otel` that are not on this page. Times are milliseconds. *Specified*
+is OpenTelemetry's own default, where driftgate's is another.
 """
 
 
@@ -218,7 +236,7 @@ class _Recording(dict[str, str]):
 
 def asked() -> set[str]:
     """The names that the code asks an environment for."""
-    names = {ATTRIBUTES, NAME, DETECTORS}
+    names = set(RESOURCE_NAMES)
     for values in ENVIRONMENTS:
         environment = _Recording(values)
         read_settings(environment)
@@ -237,3 +255,5 @@ def _check() -> None:
     if asked() != told():
         missing, gone = sorted(asked() - told()), sorted(told() - asked())
         raise SystemExit(f"docs/generator/otel.py: not told of: {missing}; told of and not asked for: {gone}")
+    if asked() != NAMES:
+        raise SystemExit(f"gateway/telemetry/settings.py: NAMES are not those asked for: {sorted(asked() ^ NAMES)}")

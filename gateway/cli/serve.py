@@ -49,7 +49,7 @@ def _settings(command: Command) -> Command:
 @_settings
 def serve(file: Path | None, **flags: Any) -> None:
     """Serve the models of a repository until SIGTERM or Ctrl-C."""
-    resolved = _load(file, flags)
+    resolved, _ = _load(file, flags)  # the supervisor logs the warnings
 
     from gateway.supervisor.main import run
 
@@ -65,8 +65,12 @@ def config() -> None:
 @_settings
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 def check(file: Path | None, *, as_json: bool, **flags: Any) -> None:
-    """Print the settings that serve would run with, or what is wrong."""
-    settings = _load(file, flags).model_dump(mode="json")
+    """Print the settings that serve would run with, or what is wrong. Credentials in them show as "..."."""
+    resolved, warnings = _load(file, flags)
+    settings = resolved.model_dump(mode="json")
+    settings["telemetry"]["otel"] = {name: _shown(name, value) for name, value in resolved.telemetry.otel.items()}
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
     if as_json:
         click.echo(json.dumps(settings, indent=2))
         return
@@ -76,14 +80,24 @@ def check(file: Path | None, *, as_json: bool, **flags: Any) -> None:
     click.echo(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), nl=False)
 
 
-def _load(file: Path | None, flags: dict[str, Any]) -> Config:
+def _shown(name: str, value: str) -> str:
+    """What cannot be taken for the value itself: a file with it is refused."""
+    from gateway.telemetry.variables import without_secrets
+
+    if name.endswith("HEADERS"):
+        return "..." if value else ""
+    return without_secrets(value) if name.endswith("ENDPOINT") else value
+
+
+def _load(file: Path | None, flags: dict[str, Any]) -> tuple[Config, tuple[str, ...]]:
+    """And what of it has no effect, a line each."""
     from gateway.config import ConfigError, load_config
     from gateway.telemetry.settings import read_settings
     from gateway.telemetry.variables import TelemetrySettingsError
 
     try:
         config = load_config(file, {name: value for name, value in flags.items() if value not in (None, ())})
-        read_settings(config.telemetry.environment(os.environ))
+        telemetry = read_settings(config.telemetry.environment(os.environ), config.telemetry.otel)
     except (ConfigError, TelemetrySettingsError) as error:
         raise Failure(str(error), WRONG_USAGE) from None
-    return config
+    return config, telemetry.warnings

@@ -200,7 +200,7 @@ def run(config: Config) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        telemetry = read_settings(config.telemetry.environment(os.environ))
+        telemetry = read_settings(config.telemetry.environment(os.environ), config.telemetry.otel)
         for warning in telemetry.warnings:
             log.warning("%s", warning)
         supervisor = Supervisor(config, telemetry)

@@ -13,11 +13,11 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
+from gateway.telemetry.settings import RESOURCE_NAMES
 from gateway.version import VERSION
 
 SERVICE = "driftgate"
 UNNAMED = "unknown_service"
-ATTRIBUTES, NAME = "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME"
 INSTANCE = "service.instance.id"
 
 Attributes = dict[str, str | bool | int | float]
@@ -28,7 +28,7 @@ def detect(instance_id: str, settings: Mapping[str, str]) -> Attributes:
 
     `settings`: OTEL_* variables, also those of the configuration.
     """
-    for variable in (ATTRIBUTES, NAME, "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
+    for variable in RESOURCE_NAMES:
         if variable in settings:
             os.environ[variable] = settings[variable]  # the SDK reads them only there
     found: Attributes = {

@@ -10,11 +10,21 @@ Light: this imports no OpenTelemetry and no gRPC, so that every process may read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
+from types import MappingProxyType
 from typing import Literal, cast
 
-from gateway.telemetry.signal_settings import Signal, SignalSettings, has_endpoint, read_signal
+from gateway.telemetry.signal_settings import (
+    OPTIONS,
+    SIGNALS,
+    Signal,
+    SignalSettings,
+    has_endpoint,
+    read_signal,
+    variable_names,
+)
 from gateway.telemetry.variables import TelemetrySettingsError, Variables, shown
 
 Temporality = Literal["cumulative", "delta", "lowmemory"]
@@ -33,9 +43,36 @@ DEFAULT_COUNT_LIMIT = 128
 """Links of a span, by the specification."""
 
 
-NOT_FOLLOWED = tuple(
-    f"OTEL_{kind}ATTRIBUTE_{limit}_LIMIT" for kind in ("", "SPAN_", "LOGRECORD_") for limit in ("COUNT", "VALUE_LENGTH")
+LEAST_DELAY_SECONDS = 0.01
+"""A wait of 0 stands for it: looking for records more often than that would keep a core busy."""
+
+RESOURCE_NAMES = ("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME", "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS")
+"""For OpenTelemetry's SDK, which detects the resource."""
+
+AGGREGATION = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+EXPONENTIAL = "base2_exponential_bucket_histogram"
+NOT_FOLLOWED: Mapping[str, str] = MappingProxyType(
+    {
+        f"OTEL_{kind}ATTRIBUTE_{limit}_LIMIT": "attributes are few, and their texts have fixed bounds"
+        for kind, limit in product(("", "SPAN_", "LOGRECORD_"), ("COUNT", "VALUE_LENGTH"))
+    }
+    | {AGGREGATION: f"histograms are exported as {EXPONENTIAL}"}
 )
+"""Why what they ask for is not done."""
+
+NAMES = frozenset({
+    *RESOURCE_NAMES,
+    *NOT_FOLLOWED,
+    *(name for signal, option in product(SIGNALS, OPTIONS) for name in variable_names(signal, option)),
+    *(f"OTEL_{signal.upper()}_EXPORTER" for signal in SIGNALS),
+    *(f"{prefix}_{option}" for prefix, option in product(
+        ("OTEL_BSP", "OTEL_BLRP"), ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
+    )),
+    "OTEL_SDK_DISABLED", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_PROPAGATORS",
+    "OTEL_SPAN_LINK_COUNT_LIMIT", "OTEL_METRIC_EXPORT_INTERVAL", "OTEL_METRIC_EXPORT_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "OTEL_METRICS_EXEMPLAR_FILTER",
+})  # fmt: skip
+"""All variables that are read here. The generator of the docs compares them with what is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +114,23 @@ class TelemetrySettings:
     warnings: tuple[str, ...] = ()
 
 
-def read_settings(environment: Mapping[str, str]) -> TelemetrySettings:
-    """TelemetrySettingsError names every variable that is wrong."""
+def read_settings(environment: Mapping[str, str], configured: Iterable[str] = ()) -> TelemetrySettings:
+    """TelemetrySettingsError names every variable that is wrong.
+
+    `configured`: names that the configuration gives, and so were meant for this program, as those that the environment
+    gives need not be. Those that nothing here reads are warned of.
+    """
     variables = Variables(environment)
-    for name in NOT_FOLLOWED:
-        if variables.text(name)[1]:
-            variables.warn(name, "is not followed: attributes are few, and their texts have fixed bounds")
+    for name in configured:
+        if name not in NAMES:
+            variables.warn(name, "there is no such variable here, so it has no effect")
+    for name, why in NOT_FOLLOWED.items():
+        if variables.text(name)[1].lower() not in ("", EXPONENTIAL):
+            variables.warn(name, f"is not followed: {why}")
     disabled = variables.flag("OTEL_SDK_DISABLED")
     traces, metrics, logs = (
         None if disabled or not _is_exported(variables, signal) else read_signal(variables, signal)
-        for signal in ("traces", "metrics", "logs")
+        for signal in SIGNALS
     )
     settings = TelemetrySettings(
         disabled=disabled,
@@ -98,8 +142,8 @@ def read_settings(environment: Mapping[str, str]) -> TelemetrySettings:
         propagators=_read_propagators(variables),
         spans=_read_batch_processor(variables, "OTEL_BSP"),
         log_records=_read_batch_processor(variables, "OTEL_BLRP"),
-        metric_interval_seconds=variables.seconds("OTEL_METRIC_EXPORT_INTERVAL", default=60.0),
-        metric_timeout_seconds=variables.seconds("OTEL_METRIC_EXPORT_TIMEOUT", default=30.0),
+        metric_interval_seconds=variables.seconds("OTEL_METRIC_EXPORT_INTERVAL", default=60.0, least=1),
+        metric_timeout_seconds=variables.timeout("OTEL_METRIC_EXPORT_TIMEOUT", default=30.0),
         temporality=cast(
             "Temporality",
             variables.choice(
@@ -163,10 +207,12 @@ def _read_batch_processor(variables: Variables, prefix: str) -> BatchProcessorSe
     name = f"{prefix}_MAX_EXPORT_BATCH_SIZE"
     batch = variables.number(name, default=None, least=1)
     if queue is not None and batch is not None and batch > queue:
-        variables.problem(name, f"expected at most {prefix}_MAX_QUEUE_SIZE, which is {queue}, got {batch}")
+        variables.warn(name, f"expected at most {queue}, as {prefix}_MAX_QUEUE_SIZE says, got {batch}; {queue} is used")
+        batch = queue
+    delay = variables.seconds(f"{prefix}_SCHEDULE_DELAY", default=ours.schedule_delay_seconds)
     return BatchProcessorSettings(
-        schedule_delay_seconds=variables.seconds(f"{prefix}_SCHEDULE_DELAY", default=ours.schedule_delay_seconds),
-        export_timeout_seconds=variables.seconds(f"{prefix}_EXPORT_TIMEOUT", default=ours.export_timeout_seconds),
+        schedule_delay_seconds=max(delay, LEAST_DELAY_SECONDS),
+        export_timeout_seconds=variables.timeout(f"{prefix}_EXPORT_TIMEOUT", default=ours.export_timeout_seconds),
         max_queue_size=queue,
         max_export_batch_size=batch or min(ours.max_export_batch_size, queue or ours.max_export_batch_size),
     )

@@ -22,12 +22,18 @@ from urllib.parse import unquote, urlsplit
 from gateway.telemetry.variables import Variables, shown
 
 Signal = Literal["traces", "metrics", "logs"]
+SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
 Protocol = Literal["grpc", "http/protobuf"]
 Compression = Literal["none", "gzip"]
 
 GRPC_PORT, HTTP_PORT = 4317, 4318
 SCHEME_PORTS: Mapping[str, int] = MappingProxyType({"http": 80, "https": 443})
 DEFAULT_TIMEOUT_SECONDS = 10.0
+OPTIONS = (
+    "ENDPOINT", "PROTOCOL", "HEADERS", "TIMEOUT", "COMPRESSION", "INSECURE", "CERTIFICATE", "CLIENT_KEY",
+    "CLIENT_CERTIFICATE",
+)  # fmt: skip
+"""After OTEL_EXPORTER_OTLP_, and after OTEL_EXPORTER_OTLP_{TRACES,METRICS,LOGS}_."""
 
 WITH_SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+.\-]*)://", re.IGNORECASE)
 HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
@@ -92,7 +98,7 @@ def read_signal(variables: Variables, signal: Signal) -> SignalSettings | None:
     """None where endpoint or protocol are wrong; `variables` holds the problems, also those of all else."""
     destination = _read_destination(variables, signal)
     protocol, address, insecure = destination or ("http/protobuf", "", False)
-    timeout = variables.seconds(*variable_names(signal, "TIMEOUT"), default=DEFAULT_TIMEOUT_SECONDS)
+    timeout = variables.timeout(*variable_names(signal, "TIMEOUT"), default=DEFAULT_TIMEOUT_SECONDS)
     compression = variables.choice(*variable_names(signal, "COMPRESSION"), allowed=("gzip", "none"), default="none")
     certificate, key, chain = (
         _readable(variables, *variable_names(signal, option), used=not insecure)
@@ -179,7 +185,7 @@ def _grpc_target(variables: Variables, endpoint: _Endpoint, signal: Signal) -> t
     if endpoint.scheme:
         if endpoint.path.strip("/"):
             hint = "for HTTP set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
-            variables.warn(endpoint.name, f"the path {endpoint.path!r} is not used by gRPC; {hint}")
+            variables.warn(endpoint.name, f"the path {shown(endpoint.path)} is not used by gRPC; {hint}")
         return target, endpoint.scheme == "http"
     names = variable_names(signal, "INSECURE")
     if not variables.text(*names)[1]:

@@ -1,7 +1,8 @@
 """Reading OTEL_* variables by the rules of OpenTelemetry's "Environment Variable Specification".
 
-An empty value means unset. Numbers that are none are problems, which end the start; unknown words of an enumeration and
-booleans other than true and false are warnings, and the default holds.
+An empty value means unset. Numbers that are none or out of range, unknown words of an enumeration, and booleans other
+than true and false are warnings, and the default holds. Problems, which end the start, are for what has no default that
+could stand for it: where telemetry goes, and with which credentials.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Mapping, Sequence
 
 MOST = 2**31 - 1
 """The largest number that the specification asks for. In milliseconds: 24 days."""
+INDEFINITE_SECONDS = 24 * 86_400.0
+"""What a timeout of 0 stands for, as the specification allows: sockets count milliseconds in 31 bits."""
 SHOWN_CHARACTERS = 100
-USER_INFORMATION = re.compile(r"(?<=//)[^/@\s]*@")
 DIGITS = re.compile(r"[0-9]{1,20}")
+SCHEME = re.compile(r"[^/?#@]*//")
 
 
 class TelemetrySettingsError(ValueError):
@@ -63,19 +66,23 @@ class Variables:
         return tuple(dict.fromkeys(member for member in members if member))
 
     def number(self, *names: str, default: int | None, least: int = 0, what: str = "a whole number") -> int | None:
-        """`least` to MOST; anything else is a problem."""
+        """`least` to MOST; anything else counts as unset."""
         name, value = self.text(*names)
         if not value:
             return default
         if not DIGITS.fullmatch(value) or not least <= int(value) <= MOST:
-            self.problem(name, f"expected {what} from {least} to {MOST}, got {shown(value)}")
+            self.warn(name, f"expected {what} from {least} to {MOST}, got {shown(value)}; the default holds")
             return default
         return int(value)
 
-    def seconds(self, *names: str, default: float) -> float:
-        """From a variable in milliseconds."""
-        milliseconds = self.number(*names, default=None, least=1, what="milliseconds, a whole number")
+    def seconds(self, *names: str, default: float, least: int = 0) -> float:
+        """From a variable in milliseconds, at `least` so many."""
+        milliseconds = self.number(*names, default=None, least=least, what="milliseconds, a whole number")
         return default if milliseconds is None else milliseconds / 1000
+
+    def timeout(self, *names: str, default: float) -> float:
+        """The same, where 0 means that there is no limit."""
+        return min(self.seconds(*names, default=default) or INDEFINITE_SECONDS, INDEFINITE_SECONDS)
 
     def flag(self, *names: str) -> bool:
         name, value = self.text(*names)
@@ -92,6 +99,17 @@ class Variables:
 
 
 def shown(value: str) -> str:
-    """As messages show it: cut, and without the user and password that a URL may hold."""
-    value = USER_INFORMATION.sub("...@", value)
+    """As messages show it: cut, and without what may be a secret in a URL."""
+    value = without_secrets(value)
     return repr(value if len(value) <= SHOWN_CHARACTERS else value[:SHOWN_CHARACTERS] + "...")
+
+
+def without_secrets(url: str) -> str:
+    """Without user, password and query, also of what is no proper URL: http://me:a/b@c:1?key=d → http://...@c:1?..."""
+    scheme = SCHEME.match(url)
+    begin = scheme[0] if scheme else ""
+    head, *queries = re.split(r"([?#])", url.removeprefix(begin), maxsplit=1)
+    if "@" in "".join(queries):  # the mark may stand in a password: nothing tells where the host begins
+        return f"{begin}..."
+    _, at, host = head.rpartition("@")
+    return begin + ("...@" if at else "") + host + (f"{queries[0]}..." if queries else "")

@@ -102,3 +102,61 @@ def test_serve_exits_with_the_supervisors_status(process: Run, tmp_path: Path) -
         )  # fmt: skip
     assert done.returncode == 2
     assert f"cannot listen on admin address {address}" in done.stderr
+
+
+SECRET = "word-that-nobody-sees"
+HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
+
+
+def test_credentials_are_not_printed_and_what_stands_for_them_is_no_value(tmp_path: Path) -> None:
+    """A file made of what check prints is refused, where it would send something else in their place."""
+    file = tmp_path / "driftgate.yaml"
+    otel = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:4318?key={SECRET}",
+        HEADERS: f"authorization={SECRET}",
+        "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "",
+    }
+    file.write_text(yaml.safe_dump({"models": ["m"], "telemetry": {"otel": otel}}))
+    result = _check("--config", str(file))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert SECRET not in result.stdout
+    assert yaml.safe_load(result.stdout)["telemetry"]["otel"] == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318?...", HEADERS: "...",
+        "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "",
+    }  # fmt: skip
+    file.write_text(result.stdout)
+    assert f"{HEADERS}: member 1: expected key=value" in _check("--config", str(file)).stderr
+
+
+@pytest.mark.parametrize("command", [("serve",), ("config", "check")], ids=" ".join)
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"telemetry: {{otel: {{{HEADERS}: authorization={SECRET}, ENDPOINT: x}}}}",
+        f"telemetry: {{otel: '{HEADERS}=authorization={SECRET}'}}",
+        f"telemetry: [{{otel: {{{HEADERS}: authorization={SECRET}}}}}]",
+        f"telemetry: {{otel: {{{HEADERS}: a={SECRET}: b}}}}",
+        f"telemetry:\n  otel:\n    {HEADERS}: authorization={SECRET}: b",
+    ],
+    ids=["a wrong key beside it", "a text", "a list", "a mapping as header", "no YAML"],
+)
+def test_what_is_wrong_beside_credentials_does_not_show_them(
+    process: Run, tmp_path: Path, command: tuple[str, ...], text: str
+) -> None:
+    file = tmp_path / "driftgate.yaml"
+    file.write_text(text)
+    done = process(*command, "--config", str(file), "--models", "m")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_check_shows_what_has_no_effect(tmp_path: Path) -> None:
+    file = tmp_path / "driftgate.yaml"
+    file.write_text("models: [m]\ntelemetry: {otel: {OTEL_TRACES_SAMPLER: sometimes, OTEL_SERVICE_NAM: x}}\n")
+    result = _check("--config", str(file))
+    assert result.exit_code == 0
+    mistyped, unknown = result.stderr.splitlines()
+    assert mistyped == "warning: OTEL_SERVICE_NAM: there is no such variable here, so it has no effect"
+    assert unknown.startswith("warning: OTEL_TRACES_SAMPLER: expected one of always_on, always_off, ")
+    assert yaml.safe_load(result.stdout)["models"] == ["m"]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from gateway.config import Config, ConfigError, is_loopback, load_config
+from gateway.config import Config, ConfigError, Telemetry, is_loopback, load_config
 
 
 def load(file: Path | None = None, flags: dict[str, Any] | None = None, **environment: str) -> Config:
@@ -200,3 +200,9 @@ def test_a_configuration_cannot_be_changed_and_survives_the_way_to_a_child() -> 
     with pytest.raises(ValidationError, match="frozen"):
         config.workers = 4  # type: ignore[misc]  # that is the point
     assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+def test_an_empty_variable_of_the_environment_leaves_the_configured_one() -> None:
+    telemetry = Telemetry(otel={"OTEL_SERVICE_NAME": "ours", "OTEL_SDK_DISABLED": "true"})
+    given = {"OTEL_SERVICE_NAME": " ", "OTEL_SDK_DISABLED": "false", "PATH": "/bin"}
+    assert telemetry.environment(given) == {"OTEL_SERVICE_NAME": "ours", "OTEL_SDK_DISABLED": "false"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,13 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.telemetry.settings import (
+    AGGREGATION,
+    LEAST_DELAY_SECONDS,
     NOT_FOLLOWED,
     BatchProcessorSettings,
     TelemetrySettings,
     read_settings,
 )
 from gateway.telemetry.signal_settings import RESERVED_KEYS, SignalSettings
-from gateway.telemetry.variables import TelemetrySettingsError
+from gateway.telemetry.variables import INDEFINITE_SECONDS, MOST, TelemetrySettingsError
 
 ROOT = Path(__file__).resolve().parents[3]
 OTLP = "OTEL_EXPORTER_OTLP_"
@@ -186,35 +190,70 @@ def test_words_that_are_not_known_warn_and_the_default_holds(environment: dict[s
         ({ENDPOINT: "c:d"}, "got 'c:d'"),
         ({ENDPOINT: "http://me:word@c:1"}, "expected no user in the URL, got 'http://...@c:1'"),
         ({ENDPOINT: "http://me:word@c:70000"}, "got 'http://...@c:70000'"),
-        (
-            {ENDPOINT: "http://c:1", f"{OTLP}TIMEOUT": "10s"},
-            f"{OTLP}TIMEOUT: expected milliseconds, a whole number from 1",
-        ),
-        ({ENDPOINT: "http://c:1", f"{OTLP}TIMEOUT": "0"}, "got '0'"),
-        ({"OTEL_BSP_SCHEDULE_DELAY": "-1"}, "OTEL_BSP_SCHEDULE_DELAY: expected milliseconds"),
-        ({"OTEL_BSP_MAX_QUEUE_SIZE": "0"}, "OTEL_BSP_MAX_QUEUE_SIZE: expected a whole number from 1 to 2147483647"),
-        ({"OTEL_BLRP_MAX_QUEUE_SIZE": "10", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "11"}, "expected at most OTEL_BLRP_MAX"),
-        ({"OTEL_METRIC_EXPORT_INTERVAL": "1e3"}, "OTEL_METRIC_EXPORT_INTERVAL: expected milliseconds"),
-        ({"OTEL_SPAN_LINK_COUNT_LIMIT": "2147483648"}, "OTEL_SPAN_LINK_COUNT_LIMIT: expected a whole number from 0"),
-        ({"OTEL_SPAN_LINK_COUNT_LIMIT": "\u0663"}, "OTEL_SPAN_LINK_COUNT_LIMIT: expected a whole number from 0"),
+        ({ENDPOINT: "http://c:70000/x?key=word"}, "got 'http://c:70000/x?...'"),
+        ({ENDPOINT: "http://me:wo/word@c:1"}, "got 'http://...@c:1'"),
+        ({ENDPOINT: "http://me:word@word@c:70000"}, "got 'http://...@c:70000'"),
+        ({ENDPOINT: "http://me:word?word@c:70000"}, "got 'http://...'"),
+        ({ENDPOINT: "me:word@c:1"}, "got '...@c:1'"),
+        ({ENDPOINT: "c:1?key=word"}, "got 'c:1?...'"),
     ],
 )
-def test_a_wrong_value_is_a_problem_that_names_the_variable(environment: dict[str, str], problem: str) -> None:
-    """Once, though it may apply to three signals; and a password in a URL is never shown."""
+def test_a_wrong_destination_is_a_problem_that_names_the_variable(environment: dict[str, str], problem: str) -> None:
+    """Once, though it may apply to three signals; and a password or a key in a URL is never shown."""
     (found,) = problems_of(environment)
     assert problem in found
     assert "word" not in found
 
 
+@pytest.mark.parametrize(
+    ("environment", "warning"),
+    [
+        ({ENDPOINT: "http://c:1", f"{OTLP}TIMEOUT": "10s"}, "TIMEOUT: expected milliseconds, a whole number from 0"),
+        ({"OTEL_BSP_SCHEDULE_DELAY": "-1"}, "OTEL_BSP_SCHEDULE_DELAY: expected milliseconds"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "0"}, "OTEL_BSP_MAX_QUEUE_SIZE: expected a whole number from 1 to 2147483647"),
+        ({"OTEL_BLRP_MAX_QUEUE_SIZE": "x"}, "OTEL_BLRP_MAX_QUEUE_SIZE: expected a whole number from 1 to 2147483647"),
+        ({"OTEL_METRIC_EXPORT_INTERVAL": "1e3"}, "OTEL_METRIC_EXPORT_INTERVAL: expected milliseconds"),
+        ({"OTEL_METRIC_EXPORT_INTERVAL": "0"}, "OTEL_METRIC_EXPORT_INTERVAL: expected milliseconds"),
+        ({"OTEL_SPAN_LINK_COUNT_LIMIT": "2147483648"}, "OTEL_SPAN_LINK_COUNT_LIMIT: expected a whole number from 0"),
+        ({"OTEL_SPAN_LINK_COUNT_LIMIT": "\u0663"}, "OTEL_SPAN_LINK_COUNT_LIMIT: expected a whole number from 0"),
+    ],
+)
+def test_a_wrong_number_warns_and_counts_as_unset(environment: dict[str, str], warning: str) -> None:
+    """As the specification demands of new implementations: telemetry that is set up wrongly does not end a service."""
+    found = read_settings(environment)
+    (line,) = found.warnings
+    assert warning in line
+    assert line.endswith("; the default holds")
+    default = read_settings({name: value for name, value in environment.items() if name == ENDPOINT})
+    assert replace(found, warnings=()) == default
+
+
+def test_a_batch_larger_than_its_queue_warns_and_is_the_queue() -> None:
+    found = read_settings({"OTEL_BLRP_MAX_QUEUE_SIZE": "10", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "11"})
+    (line,) = found.warnings
+    assert line.endswith("expected at most 10, as OTEL_BLRP_MAX_QUEUE_SIZE says, got 11; 10 is used")
+    assert found.log_records.max_export_batch_size == 10
+
+
+def test_a_timeout_of_0_is_none_and_a_delay_of_0_is_the_least() -> None:
+    zero = {f"{OTLP}TIMEOUT": "0", "OTEL_BSP_EXPORT_TIMEOUT": "0", "OTEL_METRIC_EXPORT_TIMEOUT": "0"}
+    found = read_settings({ENDPOINT: "http://c:1", "OTEL_BSP_SCHEDULE_DELAY": "0", **zero})
+    assert found.warnings == ()
+    assert found.traces is not None
+    timeouts = {found.traces.timeout_seconds, found.spans.export_timeout_seconds, found.metric_timeout_seconds}
+    assert timeouts == {INDEFINITE_SECONDS}
+    assert found.spans.schedule_delay_seconds == LEAST_DELAY_SECONDS
+
+
+def test_the_longest_timeout_is_one_that_a_socket_takes() -> None:
+    seconds = signal_of({ENDPOINT: "http://c:1", f"{OTLP}TIMEOUT": str(MOST)}).timeout_seconds
+    with socket.socket() as each:
+        each.settimeout(seconds)
+
+
 def test_all_problems_are_named_at_once() -> None:
-    environment = {
-        ENDPOINT: "ftp://c",
-        f"{OTLP}LOGS_ENDPOINT": "http://c:1",
-        f"{OTLP}LOGS_TIMEOUT": "soon",
-        "OTEL_BSP_EXPORT_TIMEOUT": "x",
-        "OTEL_METRIC_EXPORT_TIMEOUT": "y",
-    }
-    with pytest.raises(TelemetrySettingsError, match="the telemetry settings have 4 problems:") as raised:
+    environment = {ENDPOINT: "ftp://c", f"{OTLP}LOGS_ENDPOINT": "http://c:1", f"{OTLP}LOGS_PROTOCOL": "x"}
+    with pytest.raises(TelemetrySettingsError, match="the telemetry settings have 2 problems:") as raised:
         read_settings(environment)
     assert {line.partition(":")[0] for line in raised.value.problems} == set(environment) - {f"{OTLP}LOGS_ENDPOINT"}
 
@@ -348,6 +387,18 @@ def test_every_other_variable_has_its_meaning(environment: dict[str, str], field
     settings = read_settings(environment)
     assert getattr(settings, field) == value
     assert settings.warnings == ()
+
+
+def test_configured_names_that_nothing_reads_are_told_of() -> None:
+    """An environment may hold those of other programs; in driftgate's own settings they are mistyped."""
+    unknown = "OTEL_EXPORTER_OTLP_ENDPIONT"
+    assert read_settings({unknown: "x"}).warnings == ()
+    (warning,) = read_settings({unknown: "x", "OTEL_SERVICE_NAME": "y"}, [unknown, "OTEL_SERVICE_NAME"]).warnings
+    assert warning == f"{unknown}: there is no such variable here, so it has no effect"
+
+
+def test_what_asks_for_what_is_done_anyway_is_no_warning() -> None:
+    assert read_settings({AGGREGATION: "Base2_Exponential_Bucket_Histogram"}).warnings == ()
 
 
 def test_limits_that_are_not_followed_are_said_to_be() -> None:
