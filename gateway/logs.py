@@ -1,5 +1,8 @@
 """Logging set-up of every process: text for people at a terminal, JSON lines elsewhere; always to standard error.
 
+Control and the workers write to a pipe that the supervisor always reads (gateway/supervisor/log_relay.py), so a line
+holds them up no longer than that takes, whatever becomes of the supervisor's own standard error.
+
 A record's `extra` goes into its JSON line; `trace_fields` makes the one that ties a line to a request. Text that came
 from outside is shown, never obeyed: what a terminal would act on is escaped in both styles.
 """
@@ -13,7 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 SHORT_TRACE = 8  # hexadecimal digits of a trace id at a terminal
 COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[1;31m"}
@@ -59,6 +62,14 @@ def escaped(text: str) -> str:
 def for_people(style: str, stream: TextIO) -> bool:
     """`style`: auto, text, json."""
     return style == "text" or (style == "auto" and stream.isatty())
+
+
+class Lines(Protocol):
+    """Takes whole lines of text."""
+
+    def write(self, text: str, /) -> int: ...
+
+    def flush(self) -> None: ...
 
 
 class JsonFormatter(logging.Formatter):
@@ -111,16 +122,23 @@ class TextFormatter(logging.Formatter):
         return text
 
 
-def setup_logging(process: str, level: str, style: str) -> None:
-    """`style`: auto, text, json."""
-    handler = logging.StreamHandler(sys.stderr)
-    if for_people(style, sys.stderr):
-        handler.setFormatter(TextFormatter(process, colour=takes_colour(sys.stderr)))
-    else:
-        handler.setFormatter(JsonFormatter(process))
+def setup_logging(process: str, level: str, style: str, stream: Lines | None = None) -> logging.Formatter:
+    """`style`: auto, text, json, coloured. `stream`: in place of standard error. Answers what makes the lines."""
+    found = line_style(style, sys.stderr)
+    formatter = JsonFormatter(process) if found == "json" else TextFormatter(process, colour=found == "coloured")
+    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    return formatter
+
+
+def line_style(style: str, stream: TextIO) -> str:
+    """json, text or coloured: what `style` means for lines that end up in `stream`."""
+    if style == "coloured" or (for_people(style, stream) and takes_colour(stream)):
+        return "coloured"
+    return "text" if for_people(style, stream) else "json"
 
 
 def takes_colour(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:

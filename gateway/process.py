@@ -37,7 +37,8 @@ class Spawn(BaseModel):
     `export_fd` the counts of what was exported, `tally_fd` those of restarts (workers, then control); `export_fd`,
     `listener_fd` and `http_fd` are control's alone.
 
-    `index` is a worker's number, -1 for control.
+    `index` is a worker's number, -1 for control. `log_style` is what its lines on standard error look like: that is a
+    pipe to the supervisor, which knows where they end up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +59,7 @@ class Spawn(BaseModel):
     state_dir: str
     started_at_seconds: float
     instance_id: str
+    log_style: str
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from gateway import messages
 from gateway.config import Config, Drain, Limits, Restart, Telemetry
 from gateway.control import admin, changes, events, fleet, preparation
 from gateway.control import main as control
+from gateway.supervisor import log_relay, ports, restart
 from gateway.supervisor import main as supervisor
 from gateway.supervisor import ports, restart
 from gateway.wire import encode, layout
@@ -268,7 +269,13 @@ def processes() -> str:
             FIXED,
             "further ones wait in the client",
         ),
-        ("counters of a worker's versions", _mib(statistics.PAGE_BYTES), FIXED, NOTHING),
+        (
+            "lines of the process log that wait for their reader",
+            size(log_relay.MAX_WAITING_BYTES),
+            FIXED,
+            "they are dropped, and a line in their place says how many",
+        ),
+        ("counters of a worker's versions", _mib(statistics_layout.PAGE_BYTES), FIXED, NOTHING),
         ("series of a worker, with their histograms", f"up to {_mib(series_layout.PAGE_BYTES)}", FIXED, NOTHING),
         (
             "request records of a worker, with their names",

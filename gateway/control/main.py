@@ -226,7 +226,7 @@ class Control:
 
 def main() -> int:
     orders = receive_orders()
-    setup_logging("control", orders.config.log_level, orders.config.log_format)
+    setup_logging("control", orders.config.log_level, orders.log_style)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         store = open_store(str(Path(orders.state_dir) / "state.db"))

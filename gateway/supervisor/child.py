@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gateway.process import ENVIRONMENT, Spawn
+from gateway.supervisor.log_relay import LogRelay
 from gateway.supervisor.restart import History
 
 
@@ -34,11 +35,14 @@ class Child:
     def running(self) -> bool:
         return self._process is not None
 
-    def start(self, orders: Spawn, fds: Sequence[int], now: float) -> None:
+    def start(self, orders: Spawn, fds: Sequence[int], now: float, relay: LogRelay) -> None:
         """Raises OSError where the system has no room for another process."""
         environment = {**self._environment, **os.environ, ENVIRONMENT: orders.model_dump_json()}
         command = [sys.executable, "-P", "-m", self._module]
-        self._process = subprocess.Popen(command, env=environment, pass_fds=tuple(fds), stdin=subprocess.DEVNULL)
+        with relay.pipe(self.name) as lines:
+            self._process = subprocess.Popen(
+                command, env=environment, pass_fds=tuple(fds), stdin=subprocess.DEVNULL, stderr=lines
+            )
         try:
             self.pidfd = os.pidfd_open(self._process.pid)
         except OSError:

@@ -19,9 +19,10 @@ import uuid
 from pathlib import Path
 
 from gateway.config import Config
-from gateway.logs import setup_logging
+from gateway.logs import line_style, setup_logging
 from gateway.process import CONTROL_ENVIRONMENT, WORKER_ENVIRONMENT, Ending, Spawn
 from gateway.supervisor.child import Child
+from gateway.supervisor.log_relay import LogRelay, fill_standard_streams
 from gateway.supervisor.ports import Held, PortError, hold, listen, private_listener
 from gateway.supervisor.restart import GiveUp, after_end
 from gateway.telemetry.fates import COUNTS
@@ -30,7 +31,7 @@ from gateway.telemetry.variables import TelemetrySettingsError
 from runtime.shm.ring_layout import create_ring
 from runtime.shm.segment import Segment
 from runtime.shm.series_layout import create_series_page
-from runtime.shm.statistics import create_page
+from runtime.shm.statistics_layout import create_page
 from runtime.shm.tally import Tally, create_tally
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,9 @@ class StateDirectoryError(OSError):
 
 
 class Supervisor:
-    def __init__(self, config: Config, telemetry: TelemetrySettings) -> None:
+    def __init__(self, config: Config, telemetry: TelemetrySettings, relay: LogRelay) -> None:
         self._config = config
+        self._relay = relay
         self._count = config.worker_count()
         self._started_at = time.time()
         self._lock = _lock_state(config.state_folder())
@@ -120,6 +122,7 @@ class Supervisor:
             state_dir=str(self._config.state_folder()),
             started_at_seconds=self._started_at,
             instance_id=self._instance_id,
+            log_style=line_style(self._config.log_format, sys.stderr),
         )
         fds = [*orders.page_fds, orders.tally_fd]
         if child is self._control:
@@ -127,7 +130,7 @@ class Supervisor:
         else:
             fds += [orders.series_fds[index], orders.ring_fds[index]]
         try:
-            child.start(orders, fds, time.monotonic())
+            child.start(orders, fds, time.monotonic(), self._relay)
         except OSError as error:
             wait = self._config.restart.max_seconds
             log.error("%s cannot be started: %s; trying again in %g s", child.name, error.strerror, wait)  # noqa: TRY400
@@ -147,6 +150,7 @@ class Supervisor:
         self._selector.unregister(child.pidfd)
         pid = child.pid
         status = child.reap()
+        self._relay.ended(child.name)  # its last words come before the word of its end
         if self._ending.requested:
             return
         restart = self._config.restart
@@ -195,7 +199,19 @@ class Supervisor:
 
 def run(config: Config) -> int:
     """`driftgate serve`: answers the exit status; 2 where it cannot start at all."""
-    setup_logging("supervisor", config.log_level, config.log_format)
+    fill_standard_streams()
+    relay = LogRelay(sys.stderr.fileno())
+    relay.formatter = setup_logging("supervisor", config.log_level, config.log_format, relay)
+    try:
+        return _supervise(config, relay)
+    except Exception:
+        log.critical("the supervisor ends, and all processes with it", exc_info=True)
+        return 1
+    finally:
+        relay.close()
+
+
+def _supervise(config: Config, relay: LogRelay) -> int:
     # One file descriptor per client connection, and one per version in the cache: the usual 1024 are soon used up.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -203,9 +219,9 @@ def run(config: Config) -> int:
         telemetry = read_settings(config.telemetry.environment(os.environ), config.telemetry.otel)
         for warning in telemetry.warnings:
             log.warning("%s", warning)
-        supervisor = Supervisor(config, telemetry)
+        supervisor = Supervisor(config, telemetry, relay)
     except (PortError, StateDirectoryError, TelemetrySettingsError) as error:
-        print(f"driftgate: {error}", file=sys.stderr)  # noqa: T201  (for the person who started it)
+        relay.write(f"driftgate: {error}\n")  # for the person who started it
         return 2
     return supervisor.run()
 

@@ -263,7 +263,7 @@ def transport_settings(orders: Spawn) -> TransportSettings:
 
 def main() -> int:
     orders = receive_orders()
-    setup_logging(f"worker {orders.index}", orders.config.log_level, orders.config.log_format)
+    setup_logging(f"worker {orders.index}", orders.config.log_level, orders.log_style)
     # What has been imported never becomes garbage, and a request leaves no cycles: full collections would find nothing.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 10, 100)

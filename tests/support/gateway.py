@@ -36,10 +36,11 @@ class Gateway:
         addresses: dict[str, str] | None = None,
         log_format: str = "text",
         output: int | None = None,
+        errors: int | None = None,
     ) -> None:
         """`addresses`: "grpc", "http", "admin" → HOST:PORT, where not an ephemeral port of loopback.
 
-        `output`: a file descriptor for standard output, which otherwise goes into the log too.
+        `output`, `errors`: file descriptors for the standard streams, which otherwise go into the log.
         """
         self.models = str(models)
         self.state_dir = Path(state_dir)
@@ -49,6 +50,7 @@ class Gateway:
         self.addresses = dict.fromkeys(("grpc", "http", "admin"), "127.0.0.1:0") | (addresses or {})
         self.log_format = log_format
         self.output = output
+        self.errors = errors
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoints: dict[str, Any] = {}
         self.log_file = self.state_dir.parent / f"{self.state_dir.name}.log"
@@ -102,9 +104,9 @@ class Gateway:
         ]  # fmt: skip
         clean = {key: value for key, value in os.environ.items() if not key.startswith("DRIFTGATE_")}
         with self.log_file.open("ab") as log:
-            output = log if self.output is None else self.output
+            output, errors = (log if fd is None else fd for fd in (self.output, self.errors))
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env={**clean, **self.environment}
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env={**clean, **self.environment}
             )
         if wait:
             self.wait_ready()
