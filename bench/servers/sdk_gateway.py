@@ -27,7 +27,8 @@ from gateway.worker.transport.interface import Methods, TransportSettings
 from runtime.onnx.session import return_large_blocks
 from runtime.repository.digest import folder_digest
 from runtime.repository.manifest import manifest_of
-from runtime.shm.statistics import StatisticsWriter, create_page
+from runtime.shm.statistics import StatisticsWriter
+from runtime.shm.statistics_layout import create_page
 from runtime.types import Artifact
 from runtime.versions.manager import LONG_NS
 from runtime.versions.version import load_version

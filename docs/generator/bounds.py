@@ -8,7 +8,6 @@ from gateway.control import admin, changes, events, fleet, preparation
 from gateway.control import main as control
 from gateway.supervisor import log_relay, ports, restart
 from gateway.supervisor import main as supervisor
-from gateway.supervisor import ports, restart
 from gateway.wire import encode, layout
 from gateway.worker import health, link, streams
 from gateway.worker.transport import queue
@@ -17,7 +16,7 @@ from runtime.batching import runner
 from runtime.onnx import warmup
 from runtime.repository import document, graph, manifest, source
 from runtime.repository import layout as repository_layout
-from runtime.shm import record_layout, ring_layout, series_layout, statistics
+from runtime.shm import record_layout, ring_layout, series_layout, statistics_layout
 from runtime.versions import manager
 
 HEADERS = ("bound", "value", "set by", "at the bound")
@@ -173,13 +172,13 @@ def models() -> str:
         ("runs of a version that is being retired", f"{manager.DRAIN_LIMIT_SECONDS:g} s", FIXED, "they are stopped"),
         (
             "versions with statistics in a worker, since the gateway started",
-            number(statistics.SLOTS),
+            number(statistics_layout.SLOTS),
             FIXED,
             "the version is served but not counted; `driftgate_statistics_lost_versions_total` counts it",
         ),
         (
             "batch sizes of a version with statistics of their own",
-            number(statistics.BATCH_SIZES),
+            number(statistics_layout.BATCH_SIZES),
             FIXED,
             "further sizes are in the totals only",
         ),

@@ -6,6 +6,7 @@ leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -35,5 +36,7 @@ class Segment:
         return cls(fd, os.fstat(fd).st_size, writable=writable)
 
     def close(self) -> None:
-        self.buffer.close()
+        """The mapping stays as long as arrays and views of it are in use."""
+        with contextlib.suppress(BufferError):
+            self.buffer.close()
         os.close(self.fd)

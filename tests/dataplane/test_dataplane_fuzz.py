@@ -32,7 +32,8 @@ from runtime.batching.request import Request
 from runtime.batching.rows import gather
 from runtime.errors import CallerError, ServingError
 from runtime.repository.manifest import Manifest
-from runtime.shm.statistics import StatisticsWriter, create_page
+from runtime.shm.statistics import StatisticsWriter
+from runtime.shm.statistics_layout import create_page
 from runtime.types import Artifact
 from runtime.versions.version import LoadedVersion, load_version
 

@@ -14,7 +14,8 @@ from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 from runtime.errors import NotFound
 from runtime.shm.publish import KEEP_NONE
 from runtime.shm.series import SeriesKey, SeriesReader
-from runtime.shm.statistics import StatisticsReader, StatisticsWriter, create_page
+from runtime.shm.statistics import StatisticsReader, StatisticsWriter
+from runtime.shm.statistics_layout import create_page
 
 IRIS = SeriesKey("iris", 3, "default", 0, "")
 REFUSED = SeriesKey("iris", 3, "default", 8, "OVERLOADED")

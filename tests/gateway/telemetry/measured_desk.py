@@ -13,7 +13,8 @@ from shm_records import Desk, desk, records_of
 from gateway.telemetry.measure import ExporterFigures, Figures, Measures, ProcessorFigures
 from runtime.shm.publish import KEEP_NONE
 from runtime.shm.series import OVERFLOW, SeriesKey, SeriesReader
-from runtime.shm.statistics import StatisticsReader, StatisticsWriter, create_page
+from runtime.shm.statistics import StatisticsReader, StatisticsWriter
+from runtime.shm.statistics_layout import create_page
 
 STARTED_AT_SECONDS = 1_750_000_000.0
 UNIX_NS = 1_750_000_100_000_000_000  # when the first request is received

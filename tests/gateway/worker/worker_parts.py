@@ -18,7 +18,8 @@ from gateway.worker.catalog import Catalog
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.target import Target
 from gateway.worker.transport.interface import Headers, Metadata
-from runtime.shm.statistics import StatisticsReader, StatisticsWriter, create_page
+from runtime.shm.statistics import StatisticsReader, StatisticsWriter
+from runtime.shm.statistics_layout import create_page
 from runtime.versions.manager import Instance, VersionManager
 from runtime.versions.policy import InstanceKey
 from runtime.versions.state import VersionState

@@ -12,6 +12,17 @@ import pytest
 from runtime.shm.segment import Segment
 from runtime.shm.tally import HEADER, Tally, create_tally
 
+ADD_UNTIL_KILLED = """
+import sys
+from runtime.shm.segment import Segment
+from runtime.shm.tally import Tally
+tally = Tally(Segment.attach(int(sys.argv[1]), writable=True))
+tally.add(1, 1_000_000)
+print("adding", flush=True)
+for _ in range(20_000_000):  # bounded: it outlives a test run that is killed
+    tally.add(1)
+"""
+
 WRITE_FROM_A_CHILD = """
 import sys
 from runtime.shm.segment import Segment
@@ -68,6 +79,31 @@ def test_a_tally_counts_for_those_that_attach() -> None:
     reader = Tally(Segment.attach(os.dup(segment.fd), writable=False))
     assert [reader.value(index) for index in range(3)] == [1, 0, 2]
     segment.close()
+
+
+def test_a_counter_of_a_tally_never_falls_for_a_reader_in_another_process() -> None:
+    segment = create_tally("tally", 2)
+    tally = Tally(segment)
+    command = [sys.executable, "-c", ADD_UNTIL_KILLED, str(segment.fd)]
+    with subprocess.Popen(command, pass_fds=(segment.fd,), stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"adding\n"
+            read = [tally.value(1) for _ in range(300_000)]
+        finally:
+            child.kill()
+    assert read == sorted(read)
+    assert read[0] >= 1_000_000
+    segment.close()
+
+
+def test_a_segment_is_closed_though_views_of_it_are_in_use() -> None:
+    segment = Segment.create("test", 64)
+    view = memoryview(segment.buffer)
+    segment.close()
+    assert view[0] == 0
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(segment.fd)
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.shm import statistics
 from runtime.shm.segment import Segment
-from runtime.shm.statistics import (
+from runtime.shm.statistics import LayoutMismatch, StatisticsReader, StatisticsWriter, VersionCounts, map_page
+from runtime.shm.statistics_layout import (
     BATCH_SIZES,
+    BATCH_WORDS,
+    BATCHES_AT,
     COUNTERS,
     HEADER_BYTES,
+    LAYOUT_VERSION,
     PAGE_BYTES,
     SEQUENCE,
-    SLOT_BYTES,
+    SLOT_WORDS,
     SLOTS,
-    LayoutMismatch,
-    StatisticsReader,
-    StatisticsWriter,
-    VersionCounts,
+    USED,
     create_page,
 )
 
@@ -39,6 +39,53 @@ slot.add_run(2, 3, 5, 7, 11, 13, 17, 0)
 print("writing", flush=True)
 for _ in range(1_000_000):  # bounded: it outlives a test run that is killed
     slot.add_run(2, 3, 5, 7, 11, 13, 17, 0)
+"""
+
+SAY_SEVEN_IN_FLIGHT = """
+import sys
+from runtime.shm.segment import Segment
+from runtime.shm.statistics import StatisticsWriter
+writer = StatisticsWriter(Segment.attach(int(sys.argv[1]), writable=True))
+writer.set_in_flight(7)
+print("writing", flush=True)
+for _ in range(20_000_000):
+    writer.set_in_flight(7)
+"""
+# Forks its writers: each would take a second to start otherwise.
+KILL_WRITERS = """
+import os
+import random
+import signal
+from runtime.shm.statistics import StatisticsReader, StatisticsWriter
+from runtime.shm.statistics_layout import COUNTERS, create_page
+page = create_page("statistics")
+reader = StatisticsReader([page])
+before = (0,) * (len(COUNTERS) + 1)
+random.seed(1)
+for kill in range(400):
+    ready, told = os.pipe()
+    writer = os.fork()
+    if not writer:
+        slot = StatisticsWriter(page).slot("m", 1)
+        os.write(told, b"x")
+        for _ in range(1_000_000):
+            slot.add_run(2, 3, 5, 7, 11, 13, 17, 19)
+            slot.add_failures(1, 2, cancelled=True)
+        os._exit(0)
+    os.read(ready, 1)
+    for _ in range(random.randrange(10_000)):
+        pass
+    os.kill(writer, signal.SIGKILL)
+    os.waitpid(writer, 0)
+    os.close(ready)
+    os.close(told)
+    (counts,) = reader.totals()
+    now = *(getattr(counts, name) for name in COUNTERS), counts.batches.get(3, (0,))[0]
+    assert all(map(int.__ge__, now, before)), (kill, before, now)
+    before = now
+assert list(counts.batches) == [3]
+assert abs(counts.runs - counts.batches[3][0]) <= 400
+print(counts.runs)
 """
 
 
@@ -55,8 +102,8 @@ def only(page: Segment) -> VersionCounts:
 
 
 def test_the_page_is_as_large_as_drawn(page: Segment) -> None:
-    assert (page.size_bytes, PAGE_BYTES) == (PAGE_BYTES, HEADER_BYTES + SLOTS * SLOT_BYTES)
-    assert SLOT_BYTES == 8 + 128 + 8 + 12 * 8 + 32 * 5 * 8
+    assert (page.size_bytes, PAGE_BYTES) == (PAGE_BYTES, HEADER_BYTES + SLOTS * SLOT_WORDS * 8)
+    assert SLOT_WORDS * 8 == 8 + 128 + 8 + 12 * 8 + 32 * 5 * 8
     assert StatisticsReader([page]).totals() == []
 
 
@@ -134,12 +181,55 @@ def test_a_restarted_writer_counts_on(page: Segment) -> None:
 
 def test_what_a_writer_killed_in_mid_write_left_is_read_and_healed_by_the_next(page: Segment) -> None:
     StatisticsWriter(page).slot("m", 1).add_run(2, 8, 10, 1, 2, 3, 4, 5)
-    SEQUENCE.pack_into(page.buffer, HEADER_BYTES, 7)  # odd: it died between the two marks
+    _, slots = map_page(page)
+    slots[0, SEQUENCE] = 7  # odd: it died between the two marks
     assert only(page).successes == 2
     StatisticsWriter(page)
-    (sequence,) = SEQUENCE.unpack_from(page.buffer, HEADER_BYTES)
-    assert sequence % 2 == 0
+    assert slots[0, SEQUENCE] % 2 == 0
     assert only(page).successes == 2
+
+
+def test_a_version_whose_slot_was_not_published_is_not_there_and_the_next_one_takes_the_slot(page: Segment) -> None:
+    StatisticsWriter(page).slot("killed-before-it-was-whole", 1)
+    header, _ = map_page(page)
+    header[USED] = 0
+    assert StatisticsReader([page]).totals() == []
+    StatisticsWriter(page).slot("next", 2).add_failures(1, 1, cancelled=False)
+    assert (only(page).model, only(page).version, header[USED]) == ("next", 2, 1)
+
+
+def test_each_batch_size_keeps_its_row_though_one_before_it_is_free(page: Segment) -> None:
+    slot = StatisticsWriter(page).slot("m", 1)
+    for rows in (1, 2, 3):
+        slot.add_run(1, rows, 1, 1, 1, 1, 1, 1)
+    _, slots = map_page(page)
+    slots[0, BATCHES_AT : BATCHES_AT + BATCH_WORDS] = 0, 0, 5, 5, 5  # of a writer killed before it counted the run
+    again = StatisticsWriter(page).slot("m", 1)
+    again.add_run(1, 3, 1, 1, 1, 1, 1, 1)
+    assert only(page).batches == {2: (1, 1, 1, 1), 3: (2, 2, 2, 2)}
+    again.add_run(1, 4, 1, 1, 1, 1, 1, 1)
+    again.add_run(1, 2, 1, 1, 1, 1, 1, 1)
+    assert only(page).batches == {4: (1, 1, 1, 1), 2: (2, 2, 2, 2), 3: (2, 2, 2, 2)}
+
+
+def test_no_total_falls_when_writers_are_killed_at_any_point() -> None:
+    done = subprocess.run([sys.executable, "-c", KILL_WRITERS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 400
+
+
+def test_the_number_in_flight_is_never_read_as_another_while_it_is_stored(page: Segment) -> None:
+    reader = StatisticsReader([page])
+    child = subprocess.Popen(
+        [sys.executable, "-c", SAY_SEVEN_IN_FLIGHT, str(page.fd)], pass_fds=(page.fd,), stdout=subprocess.PIPE
+    )
+    with child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"writing\n"
+            assert {reader.in_flight(0) for _ in range(1_000_000)} == {7}
+        finally:
+            child.kill()
 
 
 def test_a_reader_in_another_process_than_the_writer_never_sees_half_a_run() -> None:
@@ -207,7 +297,7 @@ def test_a_segment_that_is_no_page_of_this_layout_is_refused(damage: str) -> Non
         os.ftruncate(segment.fd, PAGE_BYTES + 1)
         segment = Segment.attach(segment.fd, writable=True)
     for attach in (StatisticsWriter, lambda s: StatisticsReader([s])):
-        with pytest.raises(LayoutMismatch, match=f"expected a statistics page of layout {statistics.LAYOUT_VERSION}"):
+        with pytest.raises(LayoutMismatch, match=f"expected a statistics page of layout {LAYOUT_VERSION}"):
             attach(segment)
     segment.close()
 
