@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from runtime.shm.order import order
 from runtime.shm.record import RECORD, Records
 from runtime.shm.record_layout import LAYOUT_VERSION, RECORD_BYTES
 from runtime.shm.ring_layout import (
@@ -28,7 +29,7 @@ from runtime.shm.ring_layout import (
     WRITTEN,
 )
 from runtime.shm.segment import Segment
-from runtime.shm.take import acquire, cut_at_run
+from runtime.shm.take import cut_at_run
 
 
 class RingMismatch(RuntimeError):
@@ -74,20 +75,23 @@ class NameWriter:
 
     def number(self, *parts: str) -> int:
         """The same number for the same parts, over restarts too; 0 for an empty name and when the table is full."""
-        text = SEPARATOR.join(parts)
+        data = SEPARATOR.join(parts).encode()
+        if len(data) > MAX_NAME_BYTES:
+            data = data[:MAX_NAME_BYTES].decode(errors="ignore").encode()  # at the end of a character
+        text = data.decode()  # as any reader will have it, so that the next writer knows it too
         known = self._numbers.get(text)
         if known is not None:
             return known
-        data = text.encode()[:MAX_NAME_BYTES]
-        number = len(self._numbers) + 1
-        if not data or number >= NAMES:
+        number = int(self._view.words[NAMED]) + 1
+        if not text or number >= NAMES:
             return 0
         offset = NAMES_OFFSET + number * NAME_BYTES
         buffer = self._view.segment.buffer
         buffer[offset + NAME_LENGTH.size : offset + NAME_LENGTH.size + len(data)] = data
         NAME_LENGTH.pack_into(buffer, offset, len(data))
-        self._numbers[text] = number
+        order()
         self._view.words[NAMED] = number
+        self._numbers[text] = number
         return number
 
 
@@ -101,7 +105,11 @@ class NameReader:
     def refresh(self) -> None:
         """Takes up names written since. Call it after reading `written`, before looking at the records."""
         buffer = self._view.segment.buffer
-        for number in range(len(self.names), int(self._view.words[NAMED]) + 1):
+        named = int(self._view.words[NAMED])
+        if named < len(self.names):
+            return
+        order()
+        for number in range(len(self.names), named + 1):
             offset = NAMES_OFFSET + number * NAME_BYTES
             (length,) = NAME_LENGTH.unpack_from(buffer, offset)
             data = buffer[offset + NAME_LENGTH.size : offset + NAME_LENGTH.size + length]
@@ -125,7 +133,7 @@ class RingReader:
     def look(self) -> None:
         """All else sees the ring as it was at the last look."""
         self.written = int(self._view.words[WRITTEN])
-        acquire()
+        order()
 
     @property
     def waiting(self) -> int:
@@ -179,4 +187,5 @@ class RingReader:
 
     def release(self, count: int) -> None:
         """The oldest `count` records that were taken may be overwritten."""
+        order()  # all that was read of them was read before
         self._view.words[RELEASED] += np.uint64(count)

@@ -15,7 +15,8 @@ Little-endian. `written` and `released` count records since the ring was made, a
 n % records. The writer fills a record and then raises `written`; when `written - released` reaches `records` it drops
 the record and counts it. The reader raises `released` when it needs the records no more: what it has taken and not
 released is there again for the next reader, should this one be killed. `logged` is how far the access log has come. A
-name is written once, then `named` is raised.
+name, cut at the end of a character, is written once, then `named` is raised: it is the number of the last.
+Before each raise there is a fence, and one behind each look at what the other side has raised.
 The ring outlives both processes: the supervisor owns it.
 """
 

@@ -1,10 +1,10 @@
-"""What the reader of a ring needs of the machine: order between two processes, and where a run ends."""
+"""Where the reader of a ring cuts: between two runs."""
 
 from __future__ import annotations
 
-from numba import from_dtype, int64, types, void
+from numba import from_dtype, int64, types
 
-from runtime.kernels import fence, inline, kernel
+from runtime.kernels import inline, kernel
 from runtime.shm.record import RECORD
 
 _RECORDS = types.Array(from_dtype(RECORD), 1, "C")
@@ -19,12 +19,6 @@ def _same_run(left, right):  # type: ignore[no-untyped-def]
             return False
         some = some or left.run_id[byte] != 0
     return some
-
-
-@kernel(void())
-def acquire():  # type: ignore[no-untyped-def]
-    """Between reading how much has been published and reading it."""
-    fence()
 
 
 @kernel(int64(_RECORDS, int64, int64, int64))

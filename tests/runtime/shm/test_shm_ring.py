@@ -16,7 +16,7 @@ from runtime.shm.publish import KEEP_ALL, KEEP_ERRORS, KEEP_NONE, KEEP_SAMPLED
 from runtime.shm.record import RECORD
 from runtime.shm.record_layout import FIELDS, OFFSETS, PACKED, RECORD_BYTES
 from runtime.shm.ring import NameReader, NameWriter, RingMismatch, RingReader, map_ring
-from runtime.shm.ring_layout import NAMES, create_ring
+from runtime.shm.ring_layout import MAX_NAME_BYTES, NAME_BYTES, NAMES, NAMES_OFFSET, create_ring
 from runtime.shm.segment import Segment
 
 # Every record carries its number twice, so that a torn or stale one cannot look right.
@@ -163,6 +163,40 @@ def test_names_keep_their_numbers_over_a_restart_of_the_writer() -> None:
         names = NameReader(at.ring)
         names.refresh()
         assert names.names[numbers[0]].split("\x1f") == ["target", "m", "1", "sha"]
+
+
+@pytest.mark.parametrize("character", ["a", "é", "\ufffd", "\U0001f600"])
+def test_names_that_are_equal_as_far_as_they_are_stored_are_one_name(character: str) -> None:
+    with desk() as at:
+        first = NameWriter(at.ring)
+        assert {first.number("authority", character * 254 + tail) for tail in ("", "a", "b")} == {1}
+        target = first.number("target", "iris", "3", "sha256:aa")
+        again = NameWriter(at.ring)
+        assert again.number("authority", character * 254 + "c") == 1
+        assert again.number("target", "iris", "3", "sha256:aa") == target
+        assert again.number("target", "fraud", "9", "sha256:bb") == target + 1
+        names = NameReader(at.ring)
+        names.refresh()
+        assert names.names[2:] == ["target\x1firis\x1f3\x1fsha256:aa", "target\x1ffraud\x1f9\x1fsha256:bb"]
+        stored = names.names[1]
+        assert stored == ("authority\x1f" + character * 254)[: len(stored)]
+        assert MAX_NAME_BYTES - len(character.encode()) < len(stored.encode()) <= MAX_NAME_BYTES
+
+
+def test_a_number_that_was_given_is_not_given_again_though_two_stand_for_one_text() -> None:
+    with desk() as at:
+        first = NameWriter(at.ring)
+        first.number("same")
+        first.number("also")
+        buffer, one = at.ring_segment.buffer, NAMES_OFFSET + NAME_BYTES
+        two = one + NAME_BYTES
+        buffer[two : two + NAME_BYTES] = buffer[one:two]
+        reader = NameReader(at.ring)
+        reader.refresh()
+        assert reader.names == ["", "same", "same"]
+        number = NameWriter(at.ring).number("other")
+        reader.refresh()
+        assert (number, reader.names[number]) == (3, "other")
 
 
 def test_a_full_table_of_names_gives_no_number() -> None:
