@@ -3,7 +3,8 @@
 The compiled code goes into a folder named by a digest of the sources that kernels draw on:
 numba itself would notice a change of the kernel's own file only, and not of a constant or a helper that it imports. The
 folder is beside the sources or, where these cannot be written, in the user's cache directory (NUMBA_CACHE_DIR names
-another). Where none can be written, each process compiles anew, and says so.
+another). Where none can be written, each process compiles anew, and says so. A folder that turns out to be damaged, or
+on a disk that is full, is removed: this process compiles without it, and the next one makes another.
 """
 
 from __future__ import annotations
@@ -38,10 +39,17 @@ def kernel(*signatures: Any, nogil: bool = False) -> Callable[[Kernel], Any]:
     """
 
     def compile_(function: Kernel) -> Any:
-        njit: Any = numba.njit
-        return njit(list(signatures), cache=_folder is not None, nogil=nogil, boundscheck=False, error_model="numpy")(
-            function
-        )
+        def compiled(*, cache: bool) -> Any:
+            njit: Any = numba.njit
+            options = {"cache": cache, "nogil": nogil, "boundscheck": False, "error_model": "numpy"}
+            return njit(list(signatures), **options)(function)
+
+        if _store.folder is not None:
+            try:
+                return compiled(cache=True)
+            except Exception as error:  # numba reads and writes its files as if nothing could be wrong with them
+                _store.give_up(error)
+        return compiled(cache=False)
 
     return compile_
 
@@ -86,8 +94,8 @@ def _choose_folder() -> Path | None:
         folder = place / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+                file.write(b"room")
         except (OSError, RuntimeError):  # RuntimeError: there is no home
             continue
         earlier = sorted(place.glob(FOLDER + "*"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -97,8 +105,23 @@ def _choose_folder() -> Path | None:
     return None
 
 
-_folder = _choose_folder()
-if _folder is None:
-    log.warning("kernels are compiled anew at each start: no folder for them can be written; set NUMBA_CACHE_DIR")
-else:
-    config.CACHE_DIR = str(_folder)  # type: ignore[attr-defined]  # made from the environment
+class _Store:
+    """Where compiled code is kept; `folder` None: nowhere."""
+
+    def __init__(self) -> None:
+        self.folder = _choose_folder()
+        if self.folder is None:
+            log.warning(
+                "kernels are compiled anew at each start: no folder for them can be written; set NUMBA_CACHE_DIR"
+            )
+        else:
+            config.CACHE_DIR = str(self.folder)  # type: ignore[attr-defined]  # made from the environment
+
+    def give_up(self, error: Exception) -> None:
+        log.warning("kernels are compiled anew, and %s is removed: it cannot be used (%r)", self.folder, error)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder = None
+
+
+_store = _Store()
