@@ -26,7 +26,7 @@ from gateway.process import Spawn, receive_orders
 from gateway.store.contract import Store
 from gateway.store.sql import open_store
 from gateway.telemetry.durations import DurationRecorder
-from gateway.telemetry.events import CONTROL_RESTARTED, MAX_WAITING, EventLog
+from gateway.telemetry.events import CONTROL_RESTARTED
 from gateway.telemetry.log_forwarder import LogForwarder
 from gateway.telemetry.measure import Measures
 from gateway.telemetry.refusals import RefusalSummary
@@ -68,7 +68,8 @@ class Control:
         self._events = Events()
         settings = read_settings(config.telemetry.environment(os.environ))
         resource = detect(orders.instance_id, config.telemetry.environment(os.environ))
-        self._log_events = EventLog(settings.log_records.max_queue_size or MAX_WAITING)
+        self._export = TelemetryExport(orders, settings, resource)
+        self._log_events = self._export.events
         if settings.logs is not None:
             logging.getLogger().addHandler(LogForwarder(self._log_events))
         self._swaps, self._loads = DurationRecorder(), DurationRecorder()
@@ -81,7 +82,6 @@ class Control:
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
         )
         self._admin = AdminServer(config, service)
-        self._export = TelemetryExport(orders, settings, resource, self._log_events)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
         self._series = series
         self._refusals = RefusalSummary(series.totals(), time.monotonic())

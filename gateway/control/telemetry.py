@@ -12,10 +12,10 @@ from typing import Literal
 
 from gateway.process import Spawn
 from gateway.telemetry.access_log import AccessLog
-from gateway.telemetry.events import EventLog
+from gateway.telemetry.events import MAX_WAITING, EventLog
 from gateway.telemetry.exporting import ExportCounts
 from gateway.telemetry.fates import Fate, Signal, place
-from gateway.telemetry.losses import LossSummary
+from gateway.telemetry.losses import LOGS, LossSummary
 from gateway.telemetry.measure import ExporterFigures, Figures, Measures, ProcessorFigures
 from gateway.telemetry.otlp.client import OtlpClient
 from gateway.telemetry.otlp_logs import LogsEncoder
@@ -39,23 +39,26 @@ EXPORTERS = {"grpc": "otlp_grpc_{}_exporter", "http/protobuf": "otlp_http_{}_exp
 
 
 class TelemetryExport:
-    """`start`, then `stop`, once each; both from control's main thread.
+    """`start`, then `stop`, once each; both from control's main thread. What is emitted into `events` is exported.
 
     `figures` are known at once, `measures` when it starts: metrics tell of the export too.
     """
 
-    def __init__(self, orders: Spawn, settings: TelemetrySettings, resource: Attributes, events: EventLog) -> None:
+    def __init__(self, orders: Spawn, settings: TelemetrySettings, resource: Attributes) -> None:
         telemetry = orders.config.telemetry
         if not telemetry.enabled:
             settings = dataclasses.replace(settings, traces=None)
         self._settings = settings
         self._resource = to_proto(resource)
-        self._events = events
         self._tally = Tally(Segment.attach(orders.export_fd, writable=True))
         self._readers = [RingReader(map_ring(Segment.attach(fd, writable=True))) for fd in orders.ring_fds]
         self._counts = {
             signal: ExportCounts(self._tally, signal) for signal in (Signal.SPANS, Signal.METRICS, Signal.LOGS)
         }
+        self.events = EventLog(
+            (settings.log_records.max_queue_size or MAX_WAITING) if settings.logs is not None else 0,
+            lambda: self._counts[Signal.LOGS].dropped(Fate.QUEUE_FULL, 1),
+        )
         self._access_log: AccessLog | None = None
         keys = [
             *FIXED_KEYS,
@@ -95,10 +98,9 @@ class TelemetryExport:
         """What has been lost since the gateway's start, by signal and reason."""
         lost = {
             ("spans", "the worker's ring was full"): sum(reader.dropped[0] for reader in self._readers),
-            ("access log lines", "the worker's ring was full"): sum(reader.dropped[1] for reader in self._readers),
-            ("log events", "too many waited for export"): self._events.dropped,
+            ("access_log", "the worker's ring was full"): sum(reader.dropped[1] for reader in self._readers),
         }
-        for signal, name in ((Signal.SPANS, "spans"), (Signal.METRICS, "metric data points"), (Signal.LOGS, "logs")):
+        for signal, name in ((Signal.SPANS, "spans"), (Signal.METRICS, "metrics"), (Signal.LOGS, LOGS)):
             lost[name, "the receiver rejected them"] = self._count(signal, Fate.REJECTED)
             lost[name, "their export failed"] = self._count(signal, Fate.FAILED)
             lost[name, "too many waited for export"] = self._count(signal, Fate.QUEUE_FULL)
@@ -141,8 +143,12 @@ class TelemetryExport:
 
     def _waiting_events(self, encoder: LogsEncoder, most: int) -> list[Payload]:
         payloads: list[Payload] = []
-        while events := self._events.take(most):
-            payloads += encoder.encode(events)
+        while events := self.events.take(most):
+            try:
+                payloads += encoder.encode(events)
+            except Exception:
+                log.exception("%d log events could not be encoded", len(events))
+                self._counts[Signal.LOGS].dropped(Fate.FAILED, len(events))
         return payloads
 
     def stop(self) -> None:
@@ -168,7 +174,7 @@ class TelemetryExport:
 
     def tell_losses(self, *, is_last: bool = False) -> None:
         """What has been lost, as a log event. Single-threaded."""
-        self._losses.tell(self.lost(), time.monotonic(), self._events, is_last=is_last)
+        self._losses.tell(self.lost(), time.monotonic(), self.events, is_last=is_last)
 
     def _add(
         self,
@@ -187,11 +193,11 @@ class TelemetryExport:
         """One for each exported signal, and one for the spans of runs."""
         settings = self._settings
         found = []
-        for signal, of, kind, name, destination in (
-            (Signal.SPANS, "span", "span", "requests", settings.traces),
-            (Signal.RUN_SPANS, "span", "span", "runs", settings.traces),
-            (Signal.METRICS, "metric_data_point", "metric", "", settings.metrics),
-            (Signal.LOGS, "log", "log", "", settings.logs),
+        for signal, counts, of, kind, name, destination in (
+            (Signal.SPANS, Signal.SPANS, "span", "span", "requests", settings.traces),
+            (Signal.RUN_SPANS, Signal.SPANS, "span", "span", "runs", settings.traces),
+            (Signal.METRICS, Signal.METRICS, "metric_data_point", "metric", "", settings.metrics),
+            (Signal.LOGS, Signal.LOGS, "log", "log", "", settings.logs),
         ):
             if destination is not None:
                 found.append(
@@ -204,7 +210,7 @@ class TelemetryExport:
                             "rejected": self._count(signal, Fate.REJECTED),
                             "failed": self._count(signal, Fate.FAILED),
                         },
-                        inflight=self._spans.under_way(signal) if self._spans is not None else 0,
+                        inflight=self._counts[counts].under_way(signal),
                     )
                 )
         return found
@@ -235,9 +241,9 @@ class TelemetryExport:
                     processed=sum(
                         self._count(Signal.LOGS, fate) for fate in (Fate.EXPORTED, Fate.REJECTED, Fate.FAILED)
                     ),
-                    dropped={"queue_full": self._events.dropped},
-                    size=self._events.waiting,
-                    capacity=self._events.capacity,
+                    dropped={"queue_full": self._count(Signal.LOGS, Fate.QUEUE_FULL)},
+                    size=self.events.waiting,
+                    capacity=self.events.capacity,
                 )
             )
         return found

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.telemetry.conventions import ATTRIBUTES, EVENT, Attribute
@@ -57,7 +57,10 @@ FIELDS: dict[str, Attribute] = {
     "error": Attribute("driftgate.error.message", "string", (EVENT,), "What was wrong."),
     "count": Attribute("driftgate.event.count", "int", (EVENT,), "How many the event stands for."),
     "window": Attribute("driftgate.event.window", "double", (EVENT,), "Seconds in which these came."),
-    "signal": Attribute("driftgate.telemetry.signal", "string", (EVENT,), "What was dropped: spans, metrics, logs."),
+    "signal": Attribute(
+        "driftgate.telemetry.signal", "string", (EVENT,),
+        "What was dropped: spans, metrics (data points), logs (log records), access_log (lines).",
+    ),
 }  # fmt: skip
 """By the names under which events are emitted."""
 
@@ -141,8 +144,8 @@ REPOSITORY_PROBLEM = EventKind(
 )  # fmt: skip
 TELEMETRY_DROPPED = EventKind(
     "driftgate.telemetry.dropped", logging.WARNING,
-    "Telemetry found no room, or no receiver, and is lost.",
-    "{count} {signal} were dropped in {window:.1f} s: {error}",
+    "Telemetry found no room, or no receiver, and is lost. Of logs, only the process log tells.",
+    "telemetry was lost: {count} of {signal} in {window:.1f} s, since {error}",
     ("signal", "count", "window", "error"),
 )  # fmt: skip
 
@@ -177,48 +180,62 @@ class LogEvent:
 
 
 class EventLog:
-    """At most `capacity` events, oldest first; what comes when it is full is dropped and counted. Thread-safe."""
+    """At most `capacity` events, oldest first; what comes when it is full is dropped, and told to `on_drop`.
 
-    def __init__(self, capacity: int = MAX_WAITING) -> None:
+    With a capacity of 0 nobody exports events: none is kept, and none is missed. Thread-safe.
+    """
+
+    def __init__(self, capacity: int = MAX_WAITING, on_drop: Callable[[], None] = lambda: None) -> None:
         self.capacity = capacity
+        self._on_drop = on_drop
         self._waiting: deque[LogEvent] = deque()
-        self._dropped = 0
         self._lock = threading.Lock()
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
-    @property
-    def dropped(self) -> int:
-        """Since this log was made."""
-        return self._dropped
-
     def emit(self, kind: EventKind, **fields: Value | None) -> None:
         """`fields`: a value for each of the kind's; None: it does not apply. Raises TypeError for other fields."""
-        if fields.keys() != set(kind.fields):
-            raise TypeError(f"{kind.name} has the fields {', '.join(kind.fields)}; got {', '.join(fields)}")
-        body = kind.body.format_map({name: _readable(value) for name, value in fields.items()})
-        attributes = {FIELDS[name].key: value for name, value in fields.items() if value is not None}
-        now = time.time_ns()
-        self.offer(LogEvent(kind.name, kind.level, body, attributes, now, now))
+        event = _made(kind, fields)
+        self.offer(event)
         if kind.logged:
-            log.log(kind.level, "%s", body, extra={"event_name": kind.name, **attributes})
+            _log(event)
 
     def offer(self, event: LogEvent) -> bool:
-        """False: there was no room."""
+        """False: it is not kept."""
+        if not self.capacity:
+            return False
         event = _bounded(event)
         with self._lock:
-            if len(self._waiting) >= self.capacity:
-                self._dropped += 1
-                return False
-            self._waiting.append(event)
-            return True
+            if len(self._waiting) < self.capacity:
+                self._waiting.append(event)
+                return True
+        self._on_drop()
+        return False
 
     def take(self, most: int) -> list[LogEvent]:
         """The oldest; they are no longer in the log."""
         with self._lock:
             return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+
+def log_only(kind: EventKind, **fields: Value | None) -> None:
+    """As `emit`, for an event that is not to be exported."""
+    _log(_made(kind, fields))
+
+
+def _made(kind: EventKind, fields: Mapping[str, Value | None]) -> LogEvent:
+    if fields.keys() != set(kind.fields):
+        raise TypeError(f"{kind.name} has the fields {', '.join(kind.fields)}; got {', '.join(fields)}")
+    body = kind.body.format_map({name: _readable(value) for name, value in fields.items()})
+    attributes = {FIELDS[name].key: value for name, value in fields.items() if value is not None}
+    now = time.time_ns()
+    return LogEvent(kind.name, kind.level, body, attributes, now, now)
+
+
+def _log(event: LogEvent) -> None:
+    log.log(event.level, "%s", event.body, extra={"event_name": event.name, **event.attributes})
 
 
 def _readable(value: Value | None) -> str | int | float:

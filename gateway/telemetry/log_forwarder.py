@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from gateway.logs import extra_fields
 from gateway.telemetry.events import MAX_TEXT, EventLog, LogEvent, Value
 
-EXPORTERS = ("gateway.telemetry", "gateway.control.telemetry", "opentelemetry")
-"""Loggers of what exports: a failing export that reports itself would be exported without end.
+log = logging.getLogger(__name__)
+
+EXPORTERS = ("gateway.telemetry", "gateway.control.telemetry", "opentelemetry", "grpc", "requests", "urllib3")
+"""Loggers of what exports, and of what it is built on: a failing export that reports itself would be exported without
+end.
 
 `gateway.telemetry.events` is one of them, so an event that is logged does not come twice.
 """
@@ -31,8 +34,8 @@ class LogForwarder(logging.Handler):
             return
         try:
             self._events.offer(as_event(record))
-        except Exception:
-            self.handleError(record)
+        except Exception:  # not `handleError`, which writes to standard error itself
+            log.exception("a line of %s cannot be exported", record.name)
 
 
 def as_event(record: logging.LogRecord) -> LogEvent:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.telemetry.events import TELEMETRY_DROPPED, EventLog
+from gateway.telemetry.events import TELEMETRY_DROPPED, EventLog, log_only
 
 QUIET_SECONDS = 10.0  # between two events of one signal and reason
+LOGS = "logs"
+"""The signal that events are of: an event that tells of its loss would be the next to be lost."""
 
 Key = tuple[str, str]
 """Signal and reason; of both there are few."""
@@ -33,5 +35,6 @@ class LossSummary:
             elif now_seconds - self._told_at.get(key, now_seconds - QUIET_SECONDS) >= quiet_seconds:
                 signal, reason = key
                 window = now_seconds - self._looked_at.get(key, now_seconds)
-                events.emit(TELEMETRY_DROPPED, signal=signal, count=new, window=window, error=reason)
+                tell = log_only if signal == LOGS else events.emit
+                tell(TELEMETRY_DROPPED, signal=signal, count=new, window=window, error=reason)
                 self._told[key], self._told_at[key], self._looked_at[key] = count, now_seconds, now_seconds

@@ -13,6 +13,7 @@ from gateway.telemetry.otlp.client import OtlpClient
 log = logging.getLogger(__name__)
 
 LAST_TRY_SECONDS = 0.5  # for an export under way when the time to flush has passed
+END_SECONDS = 0.5  # for one that was ended to say so; one that hangs, in a name's lookup say, is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,14 @@ class PeriodicExport:
         self._thread.start()
 
     def stop(self, flush_seconds: float) -> None:
+        """Exports what is there for up to `flush_seconds`; what is under way soon after counts as failed."""
         self._stopping.set()
         self._thread.join(flush_seconds)
         self._client.stop()
         self._thread.join(LAST_TRY_SECONDS)
         self._client.close()
-        self._thread.join()
+        self._thread.join(END_SECONDS)
+        self._counts.abandon()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_seconds):
@@ -60,7 +63,9 @@ class PeriodicExport:
 
     def _export(self) -> None:
         try:
-            for payload in self._collect():
+            payloads = self._collect()
+            self._counts.begin(sum(payload.items for payload in payloads))
+            for payload in payloads:
                 self._counts.count(self._client.export(payload.data, payload.items), payload.items)
         except Exception:
             log.exception("an export of %s failed unforeseen; the next follows", self._name)

@@ -12,15 +12,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.daemon_pool import DaemonPool
 from gateway.telemetry.exporting import ExportCounts
-from gateway.telemetry.fates import Fate, Signal
+from gateway.telemetry.fates import Fate
 from gateway.telemetry.otlp.client import OtlpClient
+from gateway.telemetry.periodic_export import END_SECONDS, LAST_TRY_SECONDS
 from gateway.telemetry.sampler import SAMPLED
 from gateway.telemetry.settings import BatchProcessorSettings
 from gateway.telemetry.spans import SpanEncoder
@@ -34,7 +36,6 @@ BUSY_POLL_SECONDS = 0.05
 IDLE_POLL_SECONDS = 0.2
 FULL_SHARE = 0.75  # of a ring: from here on the oldest records make room
 ROOM_SHARE = 0.5
-LAST_TRY_SECONDS = 0.5
 FLUSH_SECONDS = 5.0  # at the end, for what is still to be exported
 
 
@@ -78,9 +79,8 @@ class SpanExport:
         self._counts = counts
         self._clock = clock
         self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(EXPORTS_AT_ONCE, thread_name_prefix="export spans")
+        self._pool = DaemonPool(EXPORTS_AT_ONCE, "export spans")
         self._under_way = 0
-        self._spans_under_way = {Signal.SPANS: 0, Signal.RUN_SPANS: 0}
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="drain rings", daemon=True)
 
@@ -88,7 +88,7 @@ class SpanExport:
         self._thread.start()
 
     def stop(self, flush_seconds: float = FLUSH_SECONDS) -> None:
-        """Exports what is there for up to `flush_seconds`; what is left then is counted as dropped."""
+        """Exports what is there for up to `flush_seconds`; then what is under way fails, the rest is dropped."""
         self._stopping.set()
         self._thread.join()
         deadline = self._clock() + flush_seconds
@@ -100,18 +100,15 @@ class SpanExport:
             self._client.stop()
             self._finish(timeout_seconds=LAST_TRY_SECONDS)
             self._client.close()
-        self._pool.shutdown(wait=True)
+        self._pool.close(END_SECONDS)
+        self._counts.abandon()
         for lane in self._lanes:
             lane.reader.look()
             self._log(lane)
-            self._release(lane)
+            self._let_go(lane)
             if left := lane.reader.waiting:
                 self._counts.dropped(Fate.QUEUE_FULL, _sampled(lane.reader.take(left)))
                 lane.reader.release(left)
-
-    def under_way(self, signal: Signal) -> int:
-        """Spans handed to the exporter whose export has not ended."""
-        return self._spans_under_way.get(signal, 0)
 
     def _run(self) -> None:
         pause = IDLE_POLL_SECONDS
@@ -171,22 +168,16 @@ class SpanExport:
         for payload in payloads:
             with self._lock:
                 self._under_way += 1
-                self._spans_under_way[Signal.SPANS] += payload.requests
-                self._spans_under_way[Signal.RUN_SPANS] += payload.runs
+            self._counts.begin(payload.requests, payload.runs)
             batch.exports.append(self._pool.submit(self._send, payload.payload, payload.requests, payload.runs))
 
     def _send(self, payload: bytes, requests: int, runs: int) -> None:
         try:
             if self._client is not None:
                 self._counts.count(self._client.export(payload, requests + runs), requests, runs)
-        except Exception:
-            log.exception("an export of %d spans failed unforeseen", requests + runs)
-            self._counts.dropped(Fate.FAILED, requests, runs)
         finally:
             with self._lock:
                 self._under_way -= 1
-                self._spans_under_way[Signal.SPANS] -= requests
-                self._spans_under_way[Signal.RUN_SPANS] -= runs
 
     def _release(self, lane: Lane) -> None:
         """Gives back the records of the oldest batches that are done."""
@@ -200,15 +191,19 @@ class SpanExport:
         reader = lane.reader
         if reader.held < FULL_SHARE * reader.capacity or self._under_way < EXPORTS_AT_ONCE:
             return
-        for batch in lane.batches:  # their payloads are made; only a crash of this process would lose them now
-            if batch.held:
-                reader.release(batch.records)
-                batch.held = False
+        self._let_go(lane)
         surplus = reader.held - int(ROOM_SHARE * reader.capacity)
         if surplus > 0:
             before = reader.taken
             self._counts.dropped(Fate.QUEUE_FULL, _sampled(reader.take(surplus)))
             reader.release(reader.taken - before)
+
+    def _let_go(self, lane: Lane) -> None:
+        """Of records whose payloads are made: only a crash of this process would lose them now."""
+        for batch in lane.batches:
+            if batch.held:
+                lane.reader.release(batch.records)
+                batch.held = False
 
     def _finish(self, timeout_seconds: float) -> None:
         """Waits a little for the exports under way."""

@@ -211,4 +211,4 @@ def test_without_a_receiver_the_end_comes_in_time_and_says_how_much_is_lost(mode
     assert seconds < END_SECONDS
     spans = (line["driftgate.event.count"] for line in lost if line["driftgate.telemetry.signal"] == "spans")
     assert sum(spans) == recorded
-    assert {line["driftgate.telemetry.signal"] for line in lost} >= {"metric data points", "logs"}
+    assert {line["driftgate.telemetry.signal"] for line in lost} >= {"metrics", "logs"}

@@ -78,8 +78,8 @@ class Fault:
     """How a request is answered: after `seconds`, taken less `rejected` items, or refused.
 
     `code` (gRPC, "" is OK) and `status` (HTTP) stand side by side, so that a test may run over either. `told_seconds`
-    is RetryInfo or Retry-After. `headers`, `kind` and `body` are HTTP's answer where it is to be a special one, which
-    leaves byte by byte, `drip_seconds` apart, where these are not 0.
+    is RetryInfo or Retry-After. `body` is the answer where it is to be a special one; over HTTP `headers` and `kind`
+    are too, and it leaves byte by byte, `drip_seconds` apart, where these are not 0.
     """
 
     seconds: float = 0.0

@@ -198,6 +198,8 @@ class OtlpReceiver:
             self._changed.notify_all()
 
     def response(self, name: str, fault: Fault) -> bytes:
+        if fault.body is not None:
+            return fault.body
         response = SIGNALS[name].response()
         if fault.rejected or fault.message:
             setattr(response.partial_success, SIGNALS[name].rejected_field, fault.rejected)

@@ -38,7 +38,7 @@ class GrpcSender:
         self._options = [*OPTIONS, ("grpc.primary_user_agent", user_agent)]
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._call: grpc.UnaryUnaryMultiCallable[bytes, Attempt] | None = None
+        self._call: grpc.UnaryUnaryMultiCallable[bytes, bytes] | None = None
         self._closed = False
 
     def pack(self, payload: bytes) -> bytes:
@@ -48,7 +48,7 @@ class GrpcSender:
     def send(self, body: bytes, timeout_seconds: float) -> Attempt:
         try:
             call = self._call or self._connect()
-            return call(body, timeout=timeout_seconds, metadata=self._settings.headers)
+            return self._service.parse(call(body, timeout=timeout_seconds, metadata=self._settings.headers))
         except grpc.RpcError as error:
             return Attempt(STOPPED) if self._closed else _failed(error)
         except OSError as error:
@@ -62,7 +62,7 @@ class GrpcSender:
             if self._channel is not None:
                 self._channel.close()
 
-    def _connect(self) -> grpc.UnaryUnaryMultiCallable[bytes, Attempt]:
+    def _connect(self) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
         with self._lock:
             if self._call is None:
                 channel = self._new_channel()
@@ -70,7 +70,7 @@ class GrpcSender:
                     channel.close()
                 self._channel = channel
                 self._call = channel.unary_unary(
-                    self._service.path, request_serializer=None, response_deserializer=self._service.parse
+                    self._service.path, request_serializer=None, response_deserializer=None
                 )
             return self._call
 

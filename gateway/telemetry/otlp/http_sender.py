@@ -215,15 +215,23 @@ def _message(answer: bytes, kind: str) -> str:
 
 
 def _failed(error: Exception) -> Attempt:
-    # The outer error of a connection that was not made names the URL, with its query; the inner one says why.
-    message = str(getattr(error.args[0] if error.args else None, "reason", error))
+    message = str(_innermost(error))
     match error:
         case failures.SSLError():
             return Attempt(TLS, message, retryable=True)
+        case failures.ConnectTimeout():
+            return Attempt("timeout", "no connection was made in time", retryable=True)
         case failures.Timeout() | urllib3.exceptions.TimeoutError():
-            return Attempt("timeout", message, retryable=True)
+            return Attempt("timeout", "no answer came in time", retryable=True)
         case failures.ConnectionError() | HTTPError():
             return Attempt("connection", message, retryable=True)
         case failures.RequestException():  # not a connection's fault: it cannot be sent
             return Attempt("request", message)
     return Attempt(TLS, message)  # OSError: requests looks for the files before it connects
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The one that says what was wrong: those around it name the URL, with its query, and Python's objects."""
+    parts = (getattr(error, "reason", None), *error.args, error.__cause__)
+    inner = next((part for part in parts if isinstance(part, BaseException)), None)
+    return error if inner is None else _innermost(inner)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -28,10 +29,13 @@ class Service:
     new_response: Callable[[], Any]
     rejected_field: str
 
-    def parse(self, data: bytes) -> Attempt:
-        """Raises protobuf's DecodeError."""
+    def parse(self, answer: bytes) -> Attempt:
+        """Of an answer that says that the request was taken: it is, whether or not the rest can be understood."""
         response = self.new_response()
-        response.ParseFromString(data)
+        try:
+            response.ParseFromString(answer)
+        except DecodeError:
+            return Attempt(message=f"expected {response.DESCRIPTOR.name}, got {len(answer)} bytes that are none")
         return self.taken(response)
 
     def taken(self, response: Any) -> Attempt:

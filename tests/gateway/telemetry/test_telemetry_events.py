@@ -100,16 +100,26 @@ def test_events_are_taken_oldest_first_and_once() -> None:
 
 
 def test_a_full_log_drops_what_comes_and_counts_it() -> None:
-    events = EventLog()
+    lost: list[None] = []
+    events = EventLog(on_drop=lambda: lost.append(None))
     taken = [events.offer(LogEvent("", logging.INFO, str(number))) for number in range(MAX_WAITING + 3)]
     assert taken == [True] * MAX_WAITING + [False] * 3
-    assert (events.waiting, events.capacity, events.dropped) == (MAX_WAITING, MAX_WAITING, 3)
+    assert (events.waiting, events.capacity, len(lost)) == (MAX_WAITING, MAX_WAITING, 3)
     assert events.take(1)[0].body == "0"
     assert events.offer(LogEvent("", logging.INFO, "room again"))
 
 
+def test_a_log_that_nobody_exports_keeps_nothing_and_misses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    lost: list[None] = []
+    events = EventLog(0, lambda: lost.append(None))
+    events.emit(CHANGE_REFUSED, **REFUSED)
+    assert (events.waiting, events.take(1), lost) == (0, [], [])
+    assert len(caplog.records) == 1, "it is logged all the same"
+
+
 def test_threads_lose_no_event() -> None:
-    events = EventLog()
+    lost: list[None] = []
+    events = EventLog(on_drop=lambda: lost.append(None))
     taken: list[LogEvent] = []
     done = threading.Event()
 
@@ -128,7 +138,7 @@ def test_threads_lose_no_event() -> None:
         thread.join()
     done.set()
     taker.join()
-    assert len(taken) + events.dropped == 2000
+    assert len(taken) + len(lost) == 2000
 
 
 def test_one_event_is_bounded() -> None:

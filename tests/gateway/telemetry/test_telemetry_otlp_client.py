@@ -157,6 +157,17 @@ def test_a_receiver_cannot_reject_more_than_it_got_or_less_than_nothing(
     assert (outcome.accepted, outcome.rejected) == ((0, 10) if rejected > 0 else (10, 0))
 
 
+def test_an_answer_that_cannot_be_understood_has_taken_the_request_and_is_remarked_by_us_alone(
+    receiver: OtlpReceiver, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line of gRPC's own would be exported as a warning of the gateway, and make the next export."""
+    receiver.answer_with(Fault(body=b"\xff\xff\xff"))
+    assert make_client("logs").export(payload_of("logs", 5), 5) == Outcome(5, 0, 0, 1, "")
+    (record,) = caplog.records
+    assert record.name == "gateway.telemetry.otlp.export_log"
+    assert record.getMessage().endswith("remarks: expected ExportLogsServiceResponse, got 3 bytes that are none")
+
+
 @pytest.mark.parametrize(
     ("code", "status"),
     [("UNAVAILABLE", 503), ("CANCELLED", 502), ("DEADLINE_EXCEEDED", 504), ("ABORTED", 429), ("DATA_LOSS", 503)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -71,7 +72,7 @@ def test_retry_after_may_be_a_date(receiver: OtlpReceiver, settings: SignalSetti
     ("fault", "remark"),
     [
         (Fault(kind="text/html", body=b"<html>hello</html>"), "got 18 bytes of text/html"),
-        (Fault(body=b"\xff\xff\xff"), "got 3 bytes of application/x-protobuf"),
+        (Fault(body=b"\xff\xff\xff"), "expected ExportTraceServiceResponse, got 3 bytes that are none"),
         (Fault(kind="application/json", body=b"[1"), "got 2 bytes of application/json"),
         (Fault(kind="application/json", body=b"[1]"), "got 3 bytes of application/json"),
         (Fault(body=b"x" * (MAX_RESPONSE_BYTES + 1)), f"got more than {MAX_RESPONSE_BYTES} bytes"),
@@ -115,6 +116,24 @@ def test_an_error_page_is_shown_in_short(
     assert client.export(ONE, 1).reason == "404"
     assert "404: no such page!!!" in caplog.text
     assert len(caplog.records[0].getMessage()) < 500
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_that_is_not_made_is_told_in_words(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One to a port whose queue of connections is full, and one to a port where nobody listens."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for caller in (first, second):
+            caller.setblocking(False)
+            caller.connect_ex(listener.getsockname())
+        full, nobody = f"127.0.0.1:{listener.getsockname()[1]}", "127.0.0.1:1"
+        for host in (full, nobody):
+            settings = SignalSettings(f"{scheme}://{host}/v1/traces", "http/protobuf", timeout_seconds=0.2)
+            OtlpClient(settings, "traces").export(ONE, 1)
+    timeout, refused = (record.getMessage() for record in caplog.records)
+    assert "timeout: no connection was made in time;" in timeout
+    assert "connection: [Errno 111] Connection refused;" in refused
 
 
 def test_a_key_in_the_query_is_sent_and_never_logged(
