@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gateway.cli.options import Peer, client_options, json_option
+from gateway.cli.output import write
 
 MAX_RECORDS = 1000
 
@@ -32,7 +33,7 @@ def audit(peer: Peer, model: str, limit: int, before: int | None, *, as_json: bo
         show_json(response)
         return
     if not response.records:
-        click.echo("no records")
+        write("no records")
         return
     fold = frozenset({"ACTOR", "ACTION", "MODEL", "WHY"})
     records = table("ID", "TIME", "ACTOR", "ACTION", "MODEL", "OUTCOME", "WHY", right=frozenset({"ID"}), fold=fold)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gateway.cli.options import VERSION_NUMBER, Peer, client_options, json_option, reason_option
+from gateway.cli.output import write
 
 LOAD_TIMEOUT_SECONDS = 600.0
 """A load reads, compiles and warms up a model of any size on every worker before it answers."""
@@ -96,6 +97,6 @@ def _change(peer: Peer, method: str, request: dict[str, Any], *, as_json: bool) 
     name = one_line(request["model"])
     done = "changed" if response.changed else "unchanged, it was already so"
     audit = f", audit {response.audit_id}" if response.audit_id else ""
-    click.echo(f"{name}: {done}{audit}, took {duration(response.duration)}")
+    write(f"{name}: {done}{audit}, took {duration(response.duration)}")
     if response.HasField("model"):
         show(*model_block(response.model))

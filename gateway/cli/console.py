@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
-import sys
 from typing import Literal
 
-import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gateway.cli.output import is_terminal, write
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
 UNBOUNDED = 1_000_000
@@ -29,19 +29,28 @@ STYLES = {
 
 def show(*renderables: RenderableType, soft_wrap: bool = False) -> None:
     """Prints each and flushes. `soft_wrap`: a terminal breaks long lines, not we at words."""
-    if sys.stdout.isatty():
+    if is_terminal():
         Console(highlight=False, markup=False).print(*renderables, sep="\n", soft_wrap=soft_wrap)
         return
-    console = Console(highlight=False, markup=False, width=UNBOUNDED)
-    with console.capture() as captured:
-        console.print(*renderables, sep="\n")
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    page = io.StringIO()
+    Console(file=page, highlight=False, markup=False, width=UNBOUNDED).print(*renderables, sep="\n")
+    write("\n".join(line.rstrip() for line in page.getvalue().splitlines()))
+
+
+def window_width() -> int | None:
+    """In cells; None where standard output is no terminal."""
+    return Console().width if is_terminal() else None
+
+
+def can_redraw() -> bool:
+    """Whether standard output is a terminal that a screen can be drawn on again and again."""
+    return is_terminal() and not Console().is_dumb_terminal
 
 
 def show_json(message: Message, *, indent: int | None = 2) -> None:
     """The JSON of protobuf with the proto's field names, default values too, keys sorted. Flushes."""
     document = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    click.echo(json.dumps(document, indent=indent, sort_keys=True))
+    write(json.dumps(document, indent=indent, sort_keys=True))
 
 
 def table(*columns: str, right: frozenset[str] = frozenset(), fold: frozenset[str] = frozenset()) -> Table:

@@ -6,6 +6,7 @@ import click
 
 from gateway.cli.failure import Failure
 from gateway.cli.options import Peer, client_options, json_option
+from gateway.cli.output import write
 
 
 @click.command(epilog="Example: driftgate models iris --verbose")
@@ -27,8 +28,8 @@ def models(peer: Peer, model: str, *, verbose: bool, as_json: bool) -> None:
         show_json(response)
         return
     if not response.models:
-        click.echo("no models: the repository is empty, and nothing was ever loaded")
+        write("no models: the repository is empty, and nothing was ever loaded")
     for position, message in enumerate(response.models):
         if position:
-            click.echo()
+            write()
         show(*model_block(message, verbose=verbose))

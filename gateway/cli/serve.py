@@ -13,6 +13,7 @@ import click
 
 from gateway.cli.failure import WRONG_USAGE, Failure
 from gateway.cli.options import Command
+from gateway.cli.output import write
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -72,12 +73,12 @@ def check(file: Path | None, *, as_json: bool, **flags: Any) -> None:
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     if as_json:
-        click.echo(json.dumps(settings, indent=2))
+        write(json.dumps(settings, indent=2))
         return
 
     import yaml
 
-    click.echo(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), nl=False)
+    write(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), nl=False)
 
 
 def _shown(name: str, value: str) -> str:

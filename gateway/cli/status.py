@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gateway.cli.options import Peer, client_options, json_option
+from gateway.cli.output import write
 
 
 @click.command(epilog="Example: driftgate status --admin 10.0.0.7:8003 --token-file token --ca ca.pem")
@@ -44,5 +45,5 @@ def status(peer: Peer, *, as_json: bool) -> None:
             str(worker.requests_in_flight),
         )
     if response.workers:
-        click.echo()
+        write()
         show(workers)

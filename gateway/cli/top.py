@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
+from gateway.cli.columns import Column, fitted
 from gateway.cli.options import Peer, client_options, json_option
+from gateway.cli.output import write
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
 FIXED_LINES = 8  # of the screen: what stands above, between and below the rows
+OVERFLOW = "(overflow)"
+MODEL = Column("MODEL", least=16)
+VERSIONS = (
+    MODEL, Column("VERSION"), Column("REQ/S"), Column("ERR/S"), Column("P50", rank=1), Column("P95", rank=2),
+    Column("P99"), Column("ROWS/RUN", rank=5), Column("REQUESTS", rank=3), Column("ERRORS", rank=4),
+)  # fmt: skip
+REFUSALS = (
+    MODEL, Column("VERSION", rank=1), Column("CODE", least=10), Column("REASON", least=12), Column("ERR/S"),
+    Column("ERRORS", rank=2),
+)  # fmt: skip
 SECONDS = click.FloatRange(0.1, 3600)
 
 
@@ -34,10 +45,11 @@ SECONDS = click.FloatRange(0.1, 3600)
 @client_options()
 def top(peer: Peer, model: str, interval: float, *, once: bool, as_json: bool) -> None:
     """Show rates, errors and latencies of versions until Ctrl-C."""
+    from gateway.cli.console import can_redraw
     from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
     request = pb.GetStatisticsRequest(model=model)
-    if once or as_json or not sys.stdout.isatty():
+    if once or as_json or not can_redraw():
         _print(peer, request, as_json=as_json)
         return
     try:
@@ -48,7 +60,7 @@ def top(peer: Peer, model: str, interval: float, *, once: bool, as_json: bool) -
 
 def _print(peer: Peer, request: pb.GetStatisticsRequest, *, as_json: bool) -> None:
     from gateway.cli.client import ask
-    from gateway.cli.console import show
+    from gateway.cli.console import show, window_width
     from gateway.cli.text import moment
     from gateway.cli.traffic import traffic
 
@@ -56,9 +68,9 @@ def _print(peer: Peer, request: pb.GetStatisticsRequest, *, as_json: bool) -> No
     report = traffic(response)
     if as_json:
         times = {"time": moment(response.time, "milliseconds"), "started_at": moment(response.started_at)}
-        click.echo(json.dumps(times | dataclasses.asdict(report), indent=2, sort_keys=True))
+        write(json.dumps(times | dataclasses.asdict(report), indent=2, sort_keys=True))
         return
-    show(_screen(report, request.model, moment(response.time)))
+    show(_screen(report, request.model, moment(response.time), window_width()))
 
 
 def _follow(peer: Peer, request: pb.GetStatisticsRequest, interval_seconds: float) -> None:
@@ -75,14 +87,18 @@ def _follow(peer: Peer, request: pb.GetStatisticsRequest, interval_seconds: floa
     now: pb.GetStatisticsResponse = ask(peer, "GetStatistics", request)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            room = console.size.height - FIXED_LINES
-            live.update(_screen(traffic(now, before), request.model, moment(now.time), room), refresh=True)
+            width, height = console.size
+            screen = _screen(traffic(now, before), request.model, moment(now.time), width, height - FIXED_LINES)
+            live.update(screen, refresh=True)
             time.sleep(interval_seconds)
             before, now = now, ask(peer, "GetStatistics", request)
 
 
-def _screen(report: TrafficReport, model: str, read_at: str, rows: int | None = None) -> Group:
-    """`rows`: as many as there is room for; the busiest are shown, in the same order."""
+def _screen(report: TrafficReport, model: str, read_at: str, width: int | None, rows: int | None = None) -> Group:
+    """`width`: of the window. `rows`: as many as there is room for; the busiest are shown, in the same order.
+
+    None: no limit. Every line stays one line, or the rows could not be counted.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -101,64 +117,62 @@ def _screen(report: TrafficReport, model: str, read_at: str, rows: int | None = 
         return Group(*head, "", "no requests yet")
     room = len(report.versions) if rows is None else max(rows - min(len(report.refusals), rows // 3), 1)
     left = len(report.refusals) if rows is None else max(rows - min(room, len(report.versions)), 0)
-    parts: list[RenderableType] = [*head, Text(), _versions(report.versions, room)]
+    parts: list[RenderableType] = [*head, Text(), _versions(report.versions, room, width)]
     if report.refusals and left:
-        parts += [Text(), _refusals(report.refusals, left)]
+        parts += [Text(), _refusals(report.refusals, left, width)]
     hidden = max(len(report.versions) - room, 0) + max(len(report.refusals) - left, 0)
     if hidden:
         parts.append(Text(f"{hidden} more rows with less traffic have no room here (--model, --once)", style="dim"))
+    for part in parts:
+        if isinstance(part, Text):
+            part.no_wrap, part.overflow = True, "ellipsis"
     return Group(*parts)
 
 
-def _versions(versions: tuple[Traffic, ...], room: int) -> Table:
+def _versions(versions: tuple[Traffic, ...], room: int, width: int | None) -> Table:
     from rich.text import Text
 
-    from gateway.cli.console import table
-
-    numbers = ("REQ/S", "ERR/S", "P50", "P95", "P99", "ROWS/RUN", "REQUESTS", "ERRORS")
-    drawn = table("MODEL", "VERSION", *numbers, right=frozenset({"VERSION", *numbers}), fold=frozenset({"MODEL"}))
+    rows = []
     busiest = sorted(versions, key=lambda each: -each.requests_per_second)[:room]
-    for each in [each for each in versions if each in busiest]:
-        bad = "red" if each.errors_per_second else ""
-        drawn.add_row(
-            *_name(each.model, each.version),
+    for each in filter(busiest.__contains__, versions):
+        numbers: tuple[str | Text, ...] = (
             f"{each.requests_per_second:,.1f}",
-            Text(f"{each.errors_per_second:,.1f}", style=bad),
+            Text(f"{each.errors_per_second:,.1f}", style="red" if each.errors_per_second else ""),
             *(_latency(value) for value in (each.p50_seconds, each.p95_seconds, each.p99_seconds)),
             "-" if each.rows_per_run is None else f"{each.rows_per_run:,.1f}",
             f"{each.requests:,}",
             f"{each.errors:,}",
         )
-    return drawn
+        rows.append([*_name(each), *(number if isinstance(number, Text) else Text(number) for number in numbers)])
+    return fitted(VERSIONS, rows, width)
 
 
-def _refusals(refusals: tuple[RefusedTraffic, ...], room: int) -> Table:
+def _refusals(refusals: tuple[RefusedTraffic, ...], room: int, width: int | None) -> Table:
     from rich.text import Text
 
-    from gateway.cli.console import table
     from gateway.cli.text import NOTHING, one_line
 
-    numbers = ("ERR/S", "ERRORS")
-    fold = frozenset({"MODEL", "REASON"})
-    drawn = table("MODEL", "VERSION", "CODE", "REASON", *numbers, right=frozenset({"VERSION", *numbers}), fold=fold)
     busiest = sorted(refusals, key=lambda each: -each.requests_per_second)[:room]
-    for each in [each for each in refusals if each in busiest]:
-        drawn.add_row(
-            *_name(each.model, each.version),
-            Text(one_line(each.code)),
+    rows = [
+        [
+            *_name(each),
+            Text(NOTHING if each.is_overflow else one_line(each.code)),
             Text(one_line(each.reason) or NOTHING),
-            f"{each.requests_per_second:,.1f}",
-            f"{each.requests:,}",
-        )
-    return drawn
+            Text(f"{each.requests_per_second:,.1f}"),
+            Text(f"{each.requests:,}"),
+        ]
+        for each in refusals
+        if each in busiest
+    ]
+    return fitted(REFUSALS, rows, width)
 
 
-def _name(model: str, version: int) -> tuple[Text, str]:
+def _name(each: Traffic | RefusedTraffic) -> tuple[Text, Text]:
     from rich.text import Text
 
     from gateway.cli.text import NOTHING, one_line
 
-    return Text(one_line(model) or NOTHING), str(version or NOTHING)
+    return Text(OVERFLOW if each.is_overflow else one_line(each.model) or NOTHING), Text(str(each.version or NOTHING))
 
 
 def _latency(seconds: float | None) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gateway.telemetry.quantiles import quantile
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
+from runtime.shm.series import OVERFLOW
 
 OK = "OK"
 SERIES = ("model", "version", "variant", "code", "reason")
@@ -20,10 +21,12 @@ class Traffic:
     """One version's requests: totals, and how they came within the interval.
 
     Quantiles are of answered requests, within 2.17 %; None where there were none. `model` "": never reached a version.
+    `is_overflow`: of all versions that found no room for counts of their own.
     """
 
     model: str
     version: int
+    is_overflow: bool
     requests: int
     errors: int
     requests_per_second: float
@@ -36,10 +39,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class RefusedTraffic:
-    """Requests of one version that got the same error."""
+    """Requests of one version that got the same error; with `is_overflow`, of any versions that got any."""
 
     model: str
     version: int
+    is_overflow: bool
     code: str
     reason: str
     requests: int
@@ -71,13 +75,14 @@ def traffic(now: pb.GetStatisticsResponse, before: pb.GetStatisticsResponse | No
         before = None
     earlier = {_key(series): series for series in before.series} if before is not None else {}
     interval = _seconds(before, now)
-    sums: dict[tuple[str, int], _Sums] = {}
-    refused: dict[tuple[str, int, str, str], list[int]] = {}
+    sums: dict[tuple[str, int, bool], _Sums] = {}
+    refused: dict[tuple[str, int, bool, str, str], list[int]] = {}
     for series in now.series:
         then = earlier.get(_key(series), pb.SeriesStatistics())
-        sums.setdefault((series.model, series.version), _Sums()).add(series, then)
+        version = (series.model, series.version, not series.model and series.variant == OVERFLOW.variant)
+        sums.setdefault(version, _Sums()).add(series, then)
         if series.code != OK:
-            counts = refused.setdefault((series.model, series.version, series.code, series.reason), [0, 0])
+            counts = refused.setdefault((*version, series.code, series.reason), [0, 0])
             counts[0] += series.requests
             counts[1] += series.requests - then.requests
     return TrafficReport(
@@ -126,10 +131,11 @@ class _Sums:
         return quantile(counts, self.zero, self.scale, low, q)
 
 
-def _traffic(model: str, version: int, sums: _Sums, interval_seconds: float) -> Traffic:
+def _traffic(model: str, version: int, is_overflow: bool, sums: _Sums, interval_seconds: float) -> Traffic:
     return Traffic(
         model,
         version,
+        is_overflow,
         sums.requests,
         sums.errors,
         sums.new_requests / interval_seconds,

@@ -60,11 +60,11 @@ def process() -> Callable[..., subprocess.CompletedProcess[str]]:
 def terminal() -> Callable[..., str]:
     """Runs the command at a terminal so many columns wide; answers what it shows there. It must end with `status`."""
 
-    def run(columns: int, *arguments: str, status: int = 0) -> str:
+    def run(columns: int, *arguments: str, status: int = 0, lines: int = 50, term: str = "xterm-256color") -> str:
         ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         unwanted = {"NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR"}
-        environment = {k: v for k, v in os.environ.items() if k not in unwanted} | {"TERM": "xterm-256color"}
+        environment = {k: v for k, v in os.environ.items() if k not in unwanted} | {"TERM": term}
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
         )

@@ -153,7 +153,7 @@ def test_a_load_waits_ten_minutes_and_anything_else_ten_seconds(
 
     gateway.answers |= {"LoadModel": answer, "UnloadModel": answer}
     assert driftgate(*command).exit_code == 1
-    assert low < remaining[0] <= high
+    assert low < remaining[0] <= high * 1.02  # gRPC rounds a timeout up when it sends it
 
 
 def test_a_proxy_for_the_web_is_not_asked_for_the_admin_api(

@@ -213,6 +213,75 @@ def test_a_terminal_with_little_room_shows_the_busiest(gateway: CannedGateway, t
     assert "57 more rows with less traffic have no room here" in shown
 
 
+def names(count: int) -> list[pb.SeriesStatistics]:
+    """Versions of models with names as long as those of the examples, answered and refused."""
+    found = []
+    for number in range(1, count + 1):
+        model = f"breast_cancer{number:02}"
+        found.append(series(*[0.001] * 9, model=model, runs=3, rows=9))
+        found.append(series(0.5, model=model, code="DEADLINE_EXCEEDED", reason="DEADLINE_EXCEEDED"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines", "headers"),
+    [
+        (120, 40, ["MODEL VERSION REQ/S ERR/S P50 P95 P99 ROWS/RUN REQUESTS ERRORS",
+                   "MODEL VERSION CODE REASON ERR/S ERRORS"]),
+        (80, 24, ["MODEL VERSION REQ/S ERR/S P50 P95 P99 REQUESTS ERRORS", "MODEL VERSION CODE REASON ERR/S ERRORS"]),
+        (60, 20, ["MODEL VERSION REQ/S ERR/S P50 P99", "MODEL VERSION CODE REASON ERR/S"]),
+        (40, 12, ["MODEL VERSION REQ/S ERR/S P99", "MODEL CODE REASON ERR/S"]),
+    ],
+)  # fmt: skip
+def test_a_window_shows_whole_names_on_one_line_and_leaves_out_what_has_no_room(
+    gateway: CannedGateway, terminal: Callable[..., str], columns: int, lines: int, headers: list[str]
+) -> None:
+    gateway.answers["GetStatistics"] = answered_in_turn(answer(1, *names(40)))
+    shown = terminal(columns, "top", "--admin", gateway.address, "--interval", "0.1", lines=lines, status=1)
+    screen = without_colours(shown.partition("\x1b[?1049l")[0]).splitlines()
+    assert len(screen) <= lines
+    assert all(len(line.rstrip()) <= columns for line in screen)
+    assert [" ".join(line.split()) for line in screen if "MODEL" in line] == headers
+    rows = [line.split() for line in screen if "breast" in line or "bre" in line]
+    assert len(rows) >= lines - 9
+    if columns >= 60:
+        assert all(row[0].startswith("breast_cancer") for row in rows)
+        assert all(row[1] == "2" for row in rows)
+    assert "more rows" in screen[-1] or "more rows" in screen[-2]
+
+
+def test_once_at_a_narrow_terminal_shows_the_same_columns(gateway: CannedGateway, terminal: Callable[..., str]) -> None:
+    gateway.answers["GetStatistics"] = answer(1, *names(40))
+    shown = without_colours(terminal(60, "top", "--once", "--admin", gateway.address, lines=20)).splitlines()
+    assert sum("breast_cancer" in line for line in shown) == 80
+    assert all(len(line) <= 60 for line in shown)
+
+
+def test_a_terminal_that_cannot_be_redrawn_gets_one_look(gateway: CannedGateway, terminal: Callable[..., str]) -> None:
+    gateway.answers["GetStatistics"] = FIRST
+    shown = terminal(80, "top", "--admin", gateway.address, term="dumb")
+    assert "\x1b" not in shown
+    assert [line.rstrip() for line in shown.splitlines()][:2] == LINES[:2]
+    assert len(gateway.asked) == 1
+
+
+OVERFLOWED = {"model": "", "version": 0, "variant": "overflow"}
+
+
+def test_what_found_no_room_is_no_version_and_its_refusals_are_errors(
+    gateway: CannedGateway, driftgate: Driftgate
+) -> None:
+    gateway.answers["GetStatistics"] = answer(
+        10, series(0.001, 0.001, **OVERFLOWED), series(0.5, **OVERFLOWED | {"code": "UNKNOWN"}),
+        series(0.0001, **REFUSED),
+    )  # fmt: skip
+    lines = [line.split() for line in driftgate("top").stdout.splitlines()]
+    assert ["(overflow)", "-", "0.3", "0.1", *["998", "µs"] * 3, "-", "3", "1"] in lines
+    assert ["-", "-", "0.1", "0.1", "-", "-", "-", "-", "1", "1"] in lines
+    assert ["(overflow)", "-", "-", "-", "0.1", "1"] in lines
+    assert [each["is_overflow"] for each in json.loads(driftgate("top", "--json").stdout)["versions"]] == [False, True]
+
+
 def test_ctrl_c_is_a_good_end(gateway: CannedGateway) -> None:
     gateway.answers["GetStatistics"] = FIRST
     ours, theirs = pty.openpty()
