@@ -171,10 +171,10 @@ def models() -> str:
         ),
         ("runs of a version that is being retired", f"{manager.DRAIN_LIMIT_SECONDS:g} s", FIXED, "they are stopped"),
         (
-            "versions with statistics in a worker, since the gateway started",
+            "versions in a worker with counters for ModelStatistics",
             number(statistics_layout.SLOTS),
             FIXED,
-            "the version is served but not counted; `driftgate_statistics_lost_versions_total` counts it",
+            "a new one takes the place of one not served any more; else `driftgate_statistics_lost_versions_total`",
         ),
         (
             "batch sizes of a version with statistics of their own",

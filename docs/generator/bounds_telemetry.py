@@ -106,7 +106,7 @@ def telemetry() -> str:
             "combinations of model, version, variant, code and reason that a worker counts apart, since the start",
             number(series_layout.MAX_SERIES),
             FIXED,
-            "further ones are counted together, under `otel.metric.overflow`",
+            "others are counted as `otel.metric.overflow`, and said to be by `driftgate_statistics_lost_series_total`",
         ),
         ("models with load and swap durations", number(durations.MAX_MODELS), FIXED, "the same"),
         (

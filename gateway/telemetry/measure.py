@@ -16,7 +16,7 @@ from gateway.telemetry.durations import OVERFLOW as OVERFLOW_MODEL
 from gateway.telemetry.durations import DurationRecorder
 from gateway.telemetry.instruments import Instrument, MetricsInvalid, instruments
 from gateway.telemetry.snapshot import Attributes, AttributeValue, Distribution, Measurement, Point, Snapshot
-from runtime.shm.series import OVERFLOW, Series, SeriesKey, SeriesReader
+from runtime.shm.series import OVERFLOWS, Series, SeriesKey, SeriesReader
 from runtime.shm.series_layout import ROWS_OFFSET, SCALE, TIME_OFFSET
 from runtime.shm.statistics import StatisticsReader
 
@@ -231,7 +231,7 @@ def _grouped(instrument: Instrument, totals: Iterable[Series], read: Callable[[S
         value = read(series)
         if value is None:
             continue
-        attributes = OVERFLOWED if series.key == OVERFLOW else _of_key(instrument, series.key)
+        attributes = OVERFLOWED if series.key in OVERFLOWS else _of_key(instrument, series.key)
         before = points.get(attributes)
         if isinstance(value, Distribution):
             points[attributes] = before.plus(value) if isinstance(before, Distribution) else value

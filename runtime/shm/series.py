@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ from runtime.shm.series_layout import (
     USED,
 )
 
+log = logging.getLogger(__name__)
+
 QUICK_TRIES = 100
 NAPS = 250
 NAP_SECONDS = 0.0002
@@ -61,7 +64,11 @@ class SeriesKey:
     reason: str
 
 
+UNKNOWN = 2  # gRPC's code
 OVERFLOW = SeriesKey("", 0, "overflow", 0, "")
+OVERFLOW_REFUSED = SeriesKey("", 0, "overflow", UNKNOWN, "")
+OVERFLOWS = (OVERFLOW, OVERFLOW_REFUSED)
+"""The first rows of a page: what finds no room in it, answered and refused. No other key has a variant and no model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,29 +147,37 @@ class SeriesWriter:
     def __init__(self, segment: Segment) -> None:
         self.header, self.rows = map_page(segment)
         self.header[SEQUENCE] += self.header[SEQUENCE] & np.uint64(1)  # a writer before may have been killed half-way
-        self._numbers: dict[SeriesKey, int] = {}
-        if not self.header[USED]:
-            self._write(0, OVERFLOW)
+        self._numbers: dict[bytes, int] = {}  # by identity: keys that differ in what is cut off are one series
+        for number, key in enumerate(OVERFLOWS):
+            if self.header[USED] == number:
+                self._write(number, _identity_of(key))
         for number in range(int(self.header[USED])):
-            self._numbers[_key_of(self.rows[number])] = number
+            self._numbers[self.rows[number, :IDENTITY_WORDS].tobytes()] = number
 
     def number(self, key: SeriesKey) -> int:
-        """The same row for the same key, over restarts too; 0, which is `OVERFLOW`, when the page is full."""
-        known = self._numbers.get(key)
+        """The same row for the same key, over restarts too; that of one of `OVERFLOWS` when the page is full.
+
+        No row is given back. Totals are added up over pages and never fall as long as they are reported, so all workers
+        would have to drop a series at one moment.
+        """
+        identity = _identity_of(key)
+        known = self._numbers.get(identity)
         if known is not None:
             return known
         number = int(self.header[USED])
         if number >= MAX_SERIES:
+            if not self.header[LOST]:
+                log.warning(
+                    "all %s series of this worker are taken, %s is the first without: such requests are counted "
+                    "together, under otel.metric.overflow, until the gateway is restarted as a whole", MAX_SERIES, key,
+                )  # fmt: skip
             self.header[LOST] += np.uint64(1)
-            return 0
-        self._write(number, key)
-        self._numbers[key] = number
+            return OVERFLOWS.index(OVERFLOW_REFUSED if key.code else OVERFLOW)
+        self._write(number, identity)
+        self._numbers[identity] = number
         return number
 
-    def _write(self, number: int, key: SeriesKey) -> None:
-        identity = IDENTITY.pack(
-            key.model.encode()[:128], key.variant.encode()[:64], key.reason.encode()[:48], key.version, key.code
-        )
+    def _write(self, number: int, identity: bytes) -> None:
         self.rows[number, :IDENTITY_WORDS] = np.frombuffer(identity, np.uint64)
         self.header[USED] = number + 1
 
@@ -188,7 +203,7 @@ class SeriesReader:
         return [totals[key] for key in sorted(totals)]
 
     def lost(self) -> int:
-        """Series that found no room: what they count is in `OVERFLOW`."""
+        """Series that found no room: what they count is in `OVERFLOWS`."""
         return sum(int(header[LOST]) for header, _ in self._pages)
 
 
@@ -202,6 +217,11 @@ def _consistent_copy(header: Words, rows: Words) -> Words:
         if attempt >= QUICK_TRIES:
             time.sleep(NAP_SECONDS)
     return copy
+
+
+def _identity_of(key: SeriesKey) -> bytes:
+    texts = (key.model.encode()[:128], key.variant.encode()[:64], key.reason.encode()[:48])
+    return IDENTITY.pack(*texts, key.version, key.code)
 
 
 def _key_of(row: Words) -> SeriesKey:

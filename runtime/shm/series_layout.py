@@ -12,7 +12,8 @@ A series is a model, a served version, a variant, a gRPC code and, for refusals,
                                          │ exponential histograms: duration, queue, run, rows of a run  │
                                          └──────────────────────────────────────────────────────────────┘
 Little-endian. `sequence` is odd while a batch is being added; a reader copies until it sees the same even number
-before and after. The page outlives its worker, so no total ever falls. Series 0 takes what finds no room.
+before and after. The page outlives its worker, so no total ever falls. The first two series take what finds no room:
+0 what was answered, 1 what was refused.
 
 Histograms are base-2 exponential ones of scale SCALE (OpenTelemetry's data model, "Exponential Histogram"): bucket k
 counts values in (2^((o+k)/16), 2^((o+k+1)/16)], with o the histogram's offset. A quantile read from them is within
@@ -27,7 +28,7 @@ import struct
 from runtime.shm.segment import Segment
 
 MAGIC = b"DGSERIES"
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 HEADER = struct.Struct("<8sII")
 HEADER_BYTES = 64
 SEQUENCE, USED, LOST = 2, 3, 4  # words of the header

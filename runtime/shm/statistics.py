@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -32,7 +34,10 @@ from runtime.shm.statistics_layout import (
     SLOT_WORDS,
     SLOTS,
     USED,
+    VERSION_AT,
 )
+
+log = logging.getLogger(__name__)
 
 QUICK_TRIES = 100  # a write takes less than a microsecond
 NAPS = 250  # and some milliseconds where the writer lost its core in the middle of it; after 50 ms it is dead
@@ -93,29 +98,64 @@ class StatisticsWriter:
         self._header, self._rows = map_page(segment)
         self._gauges = memoryview(segment.buffer).cast("Q")  # stores a word in less time than the array
         self._lock = threading.Lock()
-        self._slots: dict[tuple[str, int], SlotWriter] = {}
+        self._places: dict[bytes, int] = {}  # by identity, the one whose counters were asked for longest ago first
+        self._free: list[int] = []
+        self._served: weakref.WeakValueDictionary[bytes, SlotWriter] = weakref.WeakValueDictionary()
         self.set_in_flight(0)  # what a worker before had in flight has ended with it
-        for slot in self._rows[: int(self._header[USED])]:
+        for place, slot in enumerate(self._rows[: int(self._header[USED])]):
             slot[SEQUENCE] += slot[SEQUENCE] & np.uint64(1)  # the writer before may have been killed half-way
-            self._slots[_identity(slot)] = SlotWriter(slot)
+            if slot[VERSION_AT]:
+                self._places[slot[IDENTITY_AT:COUNTERS_AT].tobytes()] = place
+            else:
+                self._free.append(place)
 
     def slot(self, model: str, version: int) -> SlotWriter:
-        """The version's counters; when the page is full, counters that nobody reads, and `lost` says so."""
+        """The version's counters. A version is served as long as somebody holds them.
+
+        When the page is full, they take the place of a version that is not served; when there is none, nobody reads
+        them, and `lost` says so.
+        """
+        identity = IDENTITY.pack(model.encode()[:MODEL_BYTES], version)
         with self._lock:
-            writer = self._slots.get((model, version))
-            if writer is not None:
-                return writer
-            used = int(self._header[USED])
-            if used == SLOTS:
+            writer = self._served.get(identity)
+            place = self._places.pop(identity, None)
+            if place is None:
+                place = self._take(np.frombuffer(identity, np.uint64))
+            if place is None:
+                if not self._header[LOST]:
+                    log.warning("%d versions are served, and no more have counters for ModelStatistics", SLOTS)
                 self._header[LOST] += np.uint64(1)
                 return SlotWriter(np.zeros(SLOT_WORDS, np.uint64))
-            slot = self._rows[used]
-            identity = IDENTITY.pack(model.encode()[:MODEL_BYTES], version)
-            slot[IDENTITY_AT:COUNTERS_AT] = np.frombuffer(identity, np.uint64)
-            order()
-            self._header[USED] = used + 1
-            writer = self._slots[model, version] = SlotWriter(slot)
+            self._places[identity] = place
+            if writer is None:
+                writer = self._served[identity] = SlotWriter(self._rows[place])
             return writer
+
+    def _take(self, identity: Words) -> int | None:
+        """A place that is free now, with nothing counted in it; None: all versions there are served."""
+        used = int(self._header[USED])
+        if self._free:
+            place = self._free.pop()
+        elif used < SLOTS:
+            place = used
+        else:
+            unserved = next((each for each in self._places if each not in self._served), None)
+            if unserved is None:
+                return None
+            place = self._places.pop(unserved)
+        slot = self._rows[place]
+        slot[SEQUENCE] += np.uint64(1)
+        order()
+        slot[VERSION_AT] = 0
+        order()
+        slot[IDENTITY_AT:VERSION_AT] = identity[:-1]
+        slot[COUNTERS_AT:] = 0
+        order()
+        slot[VERSION_AT] = identity[-1]
+        order()
+        slot[SEQUENCE] += np.uint64(1)
+        self._header[USED] = max(used, place + 1)
+        return place
 
     def set_in_flight(self, count: int) -> None:
         self._gauges[IN_FLIGHT] = count
@@ -161,10 +201,13 @@ class StatisticsReader:
             used = int(header[USED])
             order()
             for slot in slots[:used]:
-                key = _identity(slot)
-                if model not in ("", key[0]):
+                if model not in ("", _identity(slot)[0]):
                     continue
-                counts = _counts(key, _consistent_copy(slot))
+                copy = _consistent_copy(slot)
+                key = _identity(copy)  # the slot may have become another version's
+                if not key[1] or model not in ("", key[0]):
+                    continue
+                counts = _counts(key, copy)
                 if key in totals:
                     totals[key].add(counts)
                 else:

@@ -10,8 +10,9 @@
     └───────────────┘
 Little-endian. Every number is stored as a whole word, by one instruction: a writer that is killed leaves each as it was
 or as it should be. `sequence` is odd while a run is counted; a reader copies until it sees the same even number before
-and after. A slot's model and version are written once, and then `used` is raised. The page outlives its worker (the
-supervisor owns it), so a restarted worker counts on from where it was and no total ever falls.
+and after. The page outlives its worker (the supervisor owns it), so a restarted worker counts on from where it was and
+no total ever falls. When all slots are taken, a new version gets the slot of one that is not served any more. While
+`version` is 0 a slot belongs to none, so nothing is seen of the change.
 A batch-size row is (rows, runs, input ns, run ns, output ns), and is free while `runs` is 0; sizes beyond the first 32
 different ones are counted in the totals only.
 """
@@ -23,7 +24,7 @@ import struct
 from runtime.shm.segment import Segment
 
 MAGIC = b"DGSTATS\0"
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 SLOTS = 512
 MODEL_BYTES = 128
 BATCH_SIZES = 32
@@ -51,6 +52,7 @@ BATCH_WORDS = 5  # rows, runs, input ns, run ns, output ns
 SEQUENCE = 0  # words of a slot, as all below
 IDENTITY_AT = SEQUENCE + 1
 COUNTERS_AT = IDENTITY_AT + IDENTITY.size // 8
+VERSION_AT = COUNTERS_AT - 1
 BATCHES_AT = COUNTERS_AT + len(COUNTERS)
 SLOT_WORDS = BATCHES_AT + BATCH_SIZES * BATCH_WORDS
 PAGE_BYTES = HEADER_BYTES + SLOTS * SLOT_WORDS * 8

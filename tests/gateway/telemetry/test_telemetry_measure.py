@@ -21,7 +21,7 @@ from gateway.telemetry import durations, measure
 from gateway.telemetry.durations import DurationRecorder
 from gateway.telemetry.instruments import MetricsInvalid, instruments
 from gateway.telemetry.snapshot import Attributes, Distribution, Point, Snapshot
-from runtime.shm.series import SeriesReader
+from runtime.shm.series import OVERFLOW_REFUSED, SeriesReader
 from runtime.shm.series_layout import SCALE, TIME_BUCKETS, TIME_OFFSET
 
 
@@ -105,6 +105,16 @@ def test_what_found_no_room_is_counted_under_one_attribute() -> None:
         assert values(snapshot, "driftgate.requests")[overflow] == 1
         assert overflow in values(snapshot, "rpc.server.call.duration")
         assert "driftgate.request.refused" not in [each.instrument.name for each in snapshot.measurements]
+
+
+def test_refusals_that_found_no_room_are_refusals_all_the_same() -> None:
+    with measured_desk() as at:
+        at.overflow()
+        at.refuse([0.001, 0.001], OVERFLOW_REFUSED)
+        snapshot = at.measures().snapshot()
+        overflow = (("otel.metric.overflow", True),)
+        assert values(snapshot, "driftgate.request.refused") == {overflow: 2}
+        assert values(snapshot, "driftgate.requests") == {overflow: 3}
 
 
 def test_totals_in_shared_memory_start_with_the_gateway_and_controls_own_with_control() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,3 +181,17 @@ def test_what_nobody_foresaw_refuses_one_request(worker: Worker, monkeypatch: py
     code, message = refusal(*ask(worker, payload()))
     assert code == code_pb2.INTERNAL
     assert message.startswith("internal error, reference ")
+
+
+def test_a_version_that_is_unloaded_lets_go_of_its_counters_at_once(worker: Worker, tmp_path: Path) -> None:
+    """Their place in a full page is free then; a worker collects garbage rarely, so nothing may wait for that."""
+    ask(worker, payload(), payload(version="1"))
+    counters = weakref.ref(worker.writer.slot("m", 1))
+    gc.collect()
+    gc.disable()
+    try:
+        worker.order(ModelOrder(model="m", serve=(ordered(tmp_path, 2),)))
+        assert worker.found() == 2
+        assert counters() is None
+    finally:
+        gc.enable()

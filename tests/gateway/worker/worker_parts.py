@@ -33,8 +33,8 @@ class Worker:
         page = create_page("statistics")
         self.seen: list[tuple[VersionState, bool]] = []
         self.statistics = StatisticsReader([page])
-        self._writer = StatisticsWriter(page)
-        self.pipeline = Pipeline(max_in_flight, self._writer.set_in_flight)
+        self.writer = StatisticsWriter(page)
+        self.pipeline = Pipeline(max_in_flight, self.writer.set_in_flight)
         self.catalog = Catalog(0, self._on_table)
         self.manager = VersionManager(self._make_target, self._on_change)
 
@@ -46,7 +46,7 @@ class Worker:
         self.pipeline.table = table
 
     def _make_target(self, key: InstanceKey, version: LoadedVersion) -> Target:
-        target = Target(version, self._writer.slot(key.model, key.version), self.pipeline.done)
+        target = Target(version, self.writer.slot(key.model, key.version), self.pipeline.done)
         self.catalog.add_target(key, target)
         return target
 

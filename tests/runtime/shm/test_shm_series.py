@@ -14,6 +14,7 @@ from shm_records import Desk, desk, records_of
 from runtime.shm.publish import KEEP_NONE
 from runtime.shm.series import (
     OVERFLOW,
+    OVERFLOW_REFUSED,
     PageMismatch,
     Series,
     SeriesKey,
@@ -28,6 +29,7 @@ from runtime.shm.series_layout import (
     PER_OCTAVE,
     TIME_BUCKETS,
     TIME_OFFSET,
+    USED,
     create_series_page,
 )
 
@@ -137,6 +139,16 @@ def test_a_restarted_worker_counts_on() -> None:
         assert only(at).counters["requests"] == 2
 
 
+def test_a_name_that_is_cut_has_one_row_over_restarts_too() -> None:
+    long = SeriesKey("é" * 100, 1, "default", 0, "")
+    with desk() as at:
+        for _ in range(3):
+            durations(at, long, [1_000_000])
+            at.series = SeriesWriter(at.page_segment)
+        assert int(at.series.header[USED]) == 3
+        assert only(at).counters["requests"] == 3
+
+
 def test_a_writer_killed_in_the_middle_of_a_write_does_not_stop_readers_or_its_successor() -> None:
     with desk() as at:
         durations(at, KEY, [1_000_000])
@@ -148,18 +160,29 @@ def test_a_writer_killed_in_the_middle_of_a_write_does_not_stop_readers_or_its_s
         assert only(at).counters["requests"] == 2
 
 
-def test_series_beyond_the_last_are_counted_together_and_said_to_be() -> None:
+def test_series_beyond_the_last_are_counted_together_and_said_to_be(caplog: pytest.LogCaptureFixture) -> None:
+    """What was answered apart from what was refused: a refusal counts as no success."""
     with desk() as at:
-        numbers = [at.series.number(SeriesKey(f"m{n}", 1, "", 0, "")) for n in range(MAX_SERIES + 3)]
-        assert numbers[-4:] == [0, 0, 0, 0]
+        numbers = [at.series.number(SeriesKey(f"m{n}", 1, "", 0, "")) for n in range(MAX_SERIES + 2)]
+        assert numbers[-5:] == [MAX_SERIES - 1, 0, 0, 0, 0]
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "SeriesKey(model='m1022'" in caplog.text
         durations(at, SeriesKey("m5000", 1, "", 0, ""), [7])
-        assert only(at).key == OVERFLOW
-        assert at.totals().lost() == 5
+        durations(at, SeriesKey("m5000", 1, "", 13, "INTERNAL"), [7, 8])
+        durations(at, SeriesKey("", 0, "", 5, "MODEL_NOT_FOUND"), [9])
+        totals = at.totals().totals()
+        assert [(series.key, series.counters["requests"]) for series in totals] == [
+            (OVERFLOW, 1), (OVERFLOW_REFUSED, 3)
+        ]  # fmt: skip
+        assert at.totals().lost() == 7
+        at.series = SeriesWriter(at.page_segment)
+        durations(at, SeriesKey("m5000", 1, "", 13, "INTERNAL"), [7])
+        assert [series.counters["requests"] for series in at.totals().totals()] == [1, 4]
 
 
 def test_a_page_of_another_layout_is_refused() -> None:
     segment = create_series_page("page")
     segment.buffer[0] = 0
-    with pytest.raises(PageMismatch, match="expected a page of series of layout 1"):
+    with pytest.raises(PageMismatch, match="expected a page of series of layout 2"):
         map_page(segment)
     segment.close()

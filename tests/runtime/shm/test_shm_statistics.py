@@ -8,12 +8,20 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.shm.segment import Segment
-from runtime.shm.statistics import LayoutMismatch, StatisticsReader, StatisticsWriter, VersionCounts, map_page
+from runtime.shm.statistics import (
+    LayoutMismatch,
+    SlotWriter,
+    StatisticsReader,
+    StatisticsWriter,
+    VersionCounts,
+    map_page,
+)
 from runtime.shm.statistics_layout import (
     BATCH_SIZES,
     BATCH_WORDS,
@@ -26,6 +34,7 @@ from runtime.shm.statistics_layout import (
     SLOT_WORDS,
     SLOTS,
     USED,
+    VERSION_AT,
     create_page,
 )
 
@@ -155,16 +164,63 @@ def test_batch_sizes_beyond_the_table_count_in_the_totals_only(page: Segment) ->
     assert counts.batches[BATCH_SIZES][0] == 2
 
 
-def test_a_full_page_loses_versions_and_says_how_many(page: Segment) -> None:
+def full(page: Segment) -> tuple[StatisticsWriter, dict[int, SlotWriter]]:
+    """Versions 1 to SLOTS of m, each with as many failures as its number, all of them served."""
     writer = StatisticsWriter(page)
-    for version in range(1, SLOTS + 1):
-        writer.slot("m", version).add_failures(1, 0, cancelled=False)
+    served = {version: writer.slot("m", version) for version in range(1, SLOTS + 1)}
+    for version, slot in served.items():
+        slot.add_failures(version, 0, cancelled=False)
+    return writer, served
+
+
+def failures(page: Segment) -> dict[int, int]:
+    return {counts.version: counts.failures for counts in StatisticsReader([page]).totals("m")}
+
+
+def test_a_page_full_of_served_versions_loses_further_ones_and_says_how_many(
+    page: Segment, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer, served = full(page)
     for version in (SLOTS + 1, SLOTS + 2):
         writer.slot("m", version).add_failures(1, 0, cancelled=False)
     reader = StatisticsReader([page])
     assert (len(reader.totals()), reader.lost_versions()) == (SLOTS, 2)
-    assert StatisticsWriter(page).slot("m", SLOTS) is not None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert writer.slot("m", SLOTS) is served[SLOTS]
     assert reader.lost_versions() == 2
+
+
+def test_in_a_full_page_a_new_version_takes_the_place_of_the_one_served_longest_ago(page: Segment) -> None:
+    """A gateway swaps versions for years. Totals of those that stay do not change, also over a restart."""
+    writer, served = full(page)
+    writer.slot("m", 7)
+    for version in (9, 7, 8):
+        del served[version]
+    assert failures(page)[8] == 8, "as long as there is room they stay"
+    writer.slot("n", 1).add_failures(3, 0, cancelled=False)
+    assert failures(page) == {version: version for version in range(1, SLOTS + 1) if version != 8}
+    assert StatisticsReader([page]).totals("n")[0].failures == 3
+    writer.slot("m", 9).add_failures(1, 0, cancelled=False)
+    assert failures(page)[9] == 10, "it counts on, where its slot is its own still"
+    del served
+    again = StatisticsWriter(page)
+    again.slot("n", 2).add_run(1, 8, 1, 1, 1, 1, 1, 1)
+    assert StatisticsReader([page]).totals("n")[-1] == VersionCounts(
+        "n", 2, successes=1, success_ns=1, queue_ns=1, input_ns=1, run_ns=1, output_ns=1, rows=8, runs=1, last_ms=1,
+        batches={8: (1, 1, 1, 1)},
+    )  # fmt: skip
+    assert StatisticsReader([page]).lost_versions() == 0
+
+
+def test_a_slot_whose_writer_was_killed_between_two_versions_is_free(page: Segment) -> None:
+    writer, served = full(page)
+    _, slots = map_page(page)
+    slots[4, SEQUENCE] += np.uint64(1)
+    slots[4, VERSION_AT] = 0
+    del writer, served
+    assert 5 not in failures(page)
+    StatisticsWriter(page).slot("m", 900).add_failures(2, 0, cancelled=False)
+    assert (slots[4, SEQUENCE] % 2, failures(page)[900], len(failures(page))) == (0, 2, SLOTS)
 
 
 def test_a_restarted_writer_counts_on(page: Segment) -> None:
@@ -177,6 +233,12 @@ def test_a_restarted_writer_counts_on(page: Segment) -> None:
     assert (counts.successes, counts.runs, counts.last_ms) == (4, 3, 7)
     assert counts.batches == {8: (2, 4, 6, 8), 9: (1, 2, 3, 4)}
     assert other.failures == 1
+
+
+def test_a_name_that_is_cut_has_one_slot_over_restarts_too(page: Segment) -> None:
+    for _ in range(3):
+        StatisticsWriter(page).slot("é" * 100, 1).add_failures(1, 0, cancelled=False)
+    assert (only(page).failures, int(map_page(page)[0][USED])) == (3, 1)
 
 
 def test_what_a_writer_killed_in_mid_write_left_is_read_and_healed_by_the_next(page: Segment) -> None:
