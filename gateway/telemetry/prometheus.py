@@ -1,11 +1,13 @@
 """A snapshot in Prometheus' text format, or in OpenMetrics with exemplars, as the scraper's Accept header asks.
 
-Names follow OpenTelemetry's mapping: dots become underscores, the unit and `_total` of counters are appended.
+Names follow OpenTelemetry's mapping: dots become underscores, the unit and `_total` of counters are appended. So are
+those of labels, and where two keys become one label, it has both values.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import Metric
@@ -15,7 +17,7 @@ from prometheus_client.samples import Exemplar as PrometheusExemplar
 from prometheus_client.samples import Timestamp
 
 from gateway.telemetry.instruments import Instrument, Kind
-from gateway.telemetry.snapshot import Attributes, Distribution, Measurement, Snapshot
+from gateway.telemetry.snapshot import Distribution, Measurement, Snapshot
 from runtime.shm.series import Exemplar
 
 UNITS = {"s": "seconds", "By": "bytes", "1": "ratio"}
@@ -29,11 +31,15 @@ TYPES = {
 }
 TARGET = "target_info"
 INFINITE = "+Inf"
+NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
 
 
 def exposition(snapshot: Snapshot, resource: Mapping[str, str | bool | int | float], accept: str) -> tuple[bytes, str]:
     """The page and its content type. `resource`: attributes of the gateway, the labels of target_info."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # an Accept header that it cannot read: anyone may send one
+        encode, content_type = choose_encoder("")
     return encode(_Families(snapshot, resource)), content_type
 
 
@@ -49,7 +55,9 @@ def sample_name(instrument: Instrument) -> str:
 
 
 def label_name(key: str) -> str:
-    return key.replace(".", "_")
+    """Resource attributes may have any key: my-key → my_key, 2nd → key_2nd."""
+    name = NOT_IN_LABELS.sub("_", key)
+    return f"key_{name}" if name[:1].isdigit() else name
 
 
 class _Families(Collector):
@@ -60,7 +68,7 @@ class _Families(Collector):
     def collect(self) -> Iterator[Metric]:
         if self._resource:
             target = Metric("target", "What describes this gateway in other signals.", "info")
-            target.add_sample(TARGET, {label_name(key): _text(value) for key, value in self._resource.items()}, 1)
+            target.add_sample(TARGET, _labels(sorted(self._resource.items())), 1)
             yield target
         for measurement in self._snapshot.measurements:
             yield _family(measurement)
@@ -106,8 +114,12 @@ def _exemplar(exemplar: Exemplar) -> PrometheusExemplar:
     return PrometheusExemplar(ids, exemplar.duration_seconds, Timestamp(seconds, ns))
 
 
-def _labels(attributes: Attributes) -> dict[str, str]:
-    return {label_name(key): _text(value) for key, value in attributes}
+def _labels(attributes: Iterable[tuple[str, str | bool | float]]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for key, value in attributes:
+        name, text = label_name(key), _text(value)
+        labels[name] = f"{labels[name]};{text}" if name in labels else text
+    return labels
 
 
 def _text(value: str | bool | float) -> str:

@@ -90,6 +90,25 @@ def test_both_formats_have_every_metric_with_the_same_samples(at: MeasuredDesk) 
     assert target.labels == {"service_name": "driftgate", "service_instance_id": "1f2e"}
 
 
+UTF8 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8"
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS, UTF8])
+def test_resource_keys_that_become_one_label_share_it(at: MeasuredDesk, accept: str) -> None:
+    """A label that is there twice would make Prometheus drop the whole page."""
+    resource = {"my.key": 2, "my-key": "1", "2nd": True, "größe": "x", "my_key": 'a"\n'}
+    text = exposition(at.measures().snapshot(), resource, accept)[0].decode()
+    parse = parse_openmetrics if accept else parse_text
+    (target,) = [each for family in parse(text) for each in family.samples if each.name == "target_info"]
+    assert target.labels == {"my_key": '1;2;a"\n', "key_2nd": "true", "gr__e": "x"}
+
+
+@pytest.mark.parametrize("version", ["abc", "1.x", ""])
+def test_an_accept_header_with_a_version_that_is_none_gets_a_page(at: MeasuredDesk, version: str) -> None:
+    text, _ = exposition(at.measures().snapshot(), RESOURCE, f"application/openmetrics-text; version={version}")
+    assert b"driftgate_requests_total" in text
+
+
 def buckets(family: Metric, **labels: str) -> dict[float, float]:
     found = [s for s in family.samples if s.name.endswith("_bucket") and labels.items() <= s.labels.items()]
     return {float(sample.labels["le"]): sample.value for sample in found}
