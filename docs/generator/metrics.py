@@ -94,8 +94,11 @@ Exemplars are the newest sampled request of each bucket of `rpc_server_call_dura
 OTEL_METRICS_EXEMPLAR_FILTER `always_off` leaves them out; `always_on` is the same as `trace_based`.
 
 With OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE `delta` a point counts from the export before, and the interval
-of an export that failed for good is lost (and counted in `otel.sdk.exporter.metric_data_point.exported`). `lowmemory`
-is delta for requests, runs, loads and swaps, and cumulative for the rest.
+of an export that failed for good is lost (and counted in `otel.sdk.exporter.metric_data_point.exported`). So is what
+was counted between the last export of a control process that crashed and the first look of the next one: nobody knows
+what the former had sent, and nothing is sent twice. The points' times show the gap; it is `OTEL_METRIC_EXPORT_INTERVAL`
+and a restart at most. Cumulative totals lose nothing of either. `lowmemory` is delta for requests, runs, loads and
+swaps, and cumulative for the rest.
 """
 
 

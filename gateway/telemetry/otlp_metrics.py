@@ -53,8 +53,10 @@ class MetricsEncoder:
         self._before_unix_ns = 0
 
     def start_from(self, snapshot: Snapshot) -> None:
-        """Delta points count from `snapshot`, which is not sent. For an exporter that follows one which was killed:
-        what that one has sent is not known, and counting it twice would be worse than losing one interval.
+        """Delta points count from `snapshot`, which is not sent. For an exporter that follows one which was killed.
+
+        What that one has sent is not known. Losing what was counted since, until now, is better than counting twice
+        what did arrive; the points' start times show the gap.
         """
         self._before = self._delta_values(snapshot)
         self._before_unix_ns = snapshot.unix_ns

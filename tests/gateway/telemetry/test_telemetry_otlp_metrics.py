@@ -232,6 +232,20 @@ def test_deltas_can_start_from_what_another_exporter_may_have_sent() -> None:
         assert (point.count, point.start_time_unix_nano) == (1, before.unix_ns)
 
 
+def test_what_was_counted_while_no_exporter_was_there_is_a_gap_in_the_times_of_deltas() -> None:
+    """It is in no point, so a receiver can tell that it lacks something."""
+    with measured_desk() as at:
+        at.answer([0.001] * 2)
+        (last,) = points(encoded(at, MetricsEncoder(RESOURCE, "delta"))[1][DURATION])
+        at.answer([0.001] * 3)
+        follower = MetricsEncoder(RESOURCE, "delta")
+        follower.start_from(at.measures().snapshot())
+        at.answer([0.001] * 4)
+        (first,) = points(encoded(at, follower)[1][DURATION])
+        assert (last.count, first.count) == (2, 4)
+        assert last.time_unix_nano < first.start_time_unix_nano < first.time_unix_nano
+
+
 @given(
     st.sampled_from(["cumulative", "delta", "lowmemory"]),
     st.lists(st.lists(st.sampled_from([ANSWERED, PINNED]), max_size=4), max_size=6),
