@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gateway.store.contract import StoreConflict, StoreError
+from gateway.throttle import Throttle
 from runtime import errors as runtime_errors
 from runtime.errors import ServingError
 
@@ -91,6 +93,8 @@ CODES: tuple[tuple[type[ServingError], int], ...] = (
     (runtime_errors.CallerError, code_pb2.INVALID_ARGUMENT),
 )
 
+_faults: Throttle[tuple[str, type[BaseException], str, int]] = Throttle(("", Exception, "", 0))
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -116,19 +120,35 @@ class Status:
 def status_of(error: BaseException, where: str, log_fields: Mapping[str, str] | None = None) -> Status:
     """Never shows more than a ServingError's message.
 
-    An unforeseen error is logged under a reference, with `log_fields`.
+    What failed inside is logged under a reference, with `log_fields`. Of many that fail alike only the first few have a
+    line; the others get the last one's reference, which leads to what was wrong with them too.
     """
     if not isinstance(error, ServingError):
-        reference = secrets.token_hex(8)
-        log.error("internal error %s in %s", reference, where, exc_info=error, extra=log_fields)
+        before, reference = _refer(error, where)
+        if before is not None:
+            log.error("internal error %s in %s%s", reference, where, before, exc_info=error, extra=log_fields)
         return _status(code_pb2.INTERNAL, f"internal error, reference {reference}", "INTERNAL", error)
     code = next((code for kind, code in CODES if isinstance(error, kind)), code_pb2.INTERNAL)
     message = error.message
     if code == code_pb2.INTERNAL:
-        reference = secrets.token_hex(8)
-        log.error("%s failed, reference %s: %s %s", where, reference, error.message, error.detail, extra=log_fields)
+        before, reference = _refer(error, where)
+        if before is not None:
+            text = "%s failed, reference %s: %s %s%s"
+            log.error(text, where, reference, error.message, error.detail, before, extra=log_fields)
         message = f"{error.message}: {where}, reference {reference}"
     return _status(code, _shorten(message), error.reason, error)
+
+
+def _refer(error: BaseException, where: str) -> tuple[str | None, str]:
+    """What to add to its line, None where it gets none; and its reference."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace is not None else ("", 0)
+    held, reference = _faults.passes((where, type(error), *place), time.monotonic(), secrets.token_hex(8))
+    if held is None:
+        return None, reference
+    return f"; {held} more before it were like the one logged last" if held else "", reference
 
 
 def _shorten(message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway import throttle
 from gateway.config import Telemetry
 from gateway.control import telemetry as control
 from gateway.telemetry import (
@@ -126,6 +127,18 @@ def telemetry() -> str:
             f"one in {refusals.QUIET_SECONDS:g} s for each model, code and reason",
             FIXED,
             "it stands for all of them",
+        ),
+        (
+            "log events on refused changes",
+            f"{throttle.BURST} in {throttle.WINDOW_SECONDS:g} s for each actor",
+            FIXED,
+            "one more stands for the rest",
+        ),
+        (
+            "lines and references of requests that fail inside",
+            f"{throttle.BURST} in {throttle.WINDOW_SECONDS:g} s for each model and fault",
+            FIXED,
+            "further ones get the reference of the last",
         ),
         (
             "lines of the access log that wait for their reader",

@@ -6,6 +6,7 @@ from gateway.telemetry.access_log import MAX_WAITING as MAX_WAITING_LINES
 from gateway.telemetry.events import CATALOGUE, FIELDS, MAX_TEXT, MAX_WAITING, EventKind
 from gateway.telemetry.otlp_logs import severity
 from gateway.telemetry.refusals import QUIET_SECONDS
+from gateway.throttle import BURST, WINDOW_SECONDS
 from generator.markdown import code, heading, number, sentence, table
 
 INTRODUCTION = f"""
@@ -14,8 +15,9 @@ where logs are exported. [How to set that up](../how-to/logs.md)
 
 At most {number(MAX_WAITING)} events wait to be exported; further ones are dropped and counted. A text longer than
 {number(MAX_TEXT)} characters is cut. Requests that get an error are added up: one event stands for all of a model, code
-and reason, at most every {QUIET_SECONDS:g} s. Beside events, warnings and errors of the control process's own log are
-sent as records without a name, with `driftgate.logger` and, where there is one, the exception.
+and reason, at most every {QUIET_SECONDS:g} s. Of the changes of an actor that are refused, the first {BURST} in
+{WINDOW_SECONDS:g} s have an event each, and the rest one together. Beside events, warnings and errors of the control
+process's own log are sent as records without a name, with `driftgate.logger` and, where there is one, the exception.
 
 The [access log](../how-to/logs.md#access-log) is no part of this: its lines go to standard output. At most
 {number(MAX_WAITING_LINES)} of them wait for their reader.

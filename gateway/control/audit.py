@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.routing.table import target_version
 from gateway.store.contract import AuditEntry, DesiredModel, DesiredVersion
-from gateway.telemetry.events import CHANGE_REFUSED, ROUTE_CHANGED, VERSION_LOADED, VERSION_SWAPPED, EventLog, Value
+from gateway.telemetry.events import ROUTE_CHANGED, VERSION_LOADED, VERSION_SWAPPED, EventLog, Value
+from gateway.telemetry.refusals import ChangeRefusals
 
 MAX_NAME = 128  # characters of a name that may be anyone's invention
 
@@ -90,9 +92,11 @@ def announce(
         )
 
 
-def announce_refusal(events: EventLog, action: str, model: str, actor: Actor, outcome: str, error: str) -> None:
+def announce_refusal(refusals: ChangeRefusals, action: str, model: str, actor: Actor, outcome: str, error: str) -> None:
     """A change that was not made. `model` is whatever was asked for."""
-    events.emit(CHANGE_REFUSED, action=action, model=model[:MAX_NAME], actor=actor.name, outcome=outcome, error=error)
+    refusals.add(
+        time.monotonic(), action=action, model=model[:MAX_NAME], actor=actor.name, outcome=outcome, error=error
+    )
 
 
 def _served(model: DesiredModel | None) -> tuple[DesiredVersion, ...]:

@@ -34,6 +34,7 @@ from gateway.messages import ModelOrder, manifest_document
 from gateway.routing.table import target_version
 from gateway.store.contract import AuditEntry, DesiredModel, DesiredVersion, Store
 from gateway.telemetry.events import REPOSITORY_PROBLEM, EventLog
+from gateway.telemetry.refusals import ChangeRefusals
 from runtime.errors import IncompleteVersion, LoadError, NotFound, NotReady, ServingError
 from runtime.repository.cache import ArtifactCache
 from runtime.repository.manifest import Manifest
@@ -71,6 +72,7 @@ class Changes:
         """`on_swap(seconds, model)` is told of each change of what is served."""
         self._on_swap = on_swap
         self._events = events if events is not None else EventLog()
+        self.refusals = ChangeRefusals(self._events)
         self._store = store
         self._repository = repository
         self._cache = cache
@@ -236,7 +238,7 @@ class Changes:
                     stand_in = replace(stand_in, versions=tried)
                 outcome = "refused" if refused else "failed"
                 await self._audit(action, stand_in, version, actor, outcome, error.message)
-                announce_refusal(self._events, action, model, actor, outcome, error.message)
+                announce_refusal(self.refusals, action, model, actor, outcome, error.message)
                 raise
             except BaseException:
                 self._abandon(model)

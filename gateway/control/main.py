@@ -135,6 +135,7 @@ class Control:
         await asyncio.gather(web, starting, looking, telling, return_exceptions=True)
         await self._fleet.stop()
         self._refusals.tell(self._series.totals(), time.monotonic(), self._log_events, is_last=True)
+        self._changes.refusals.tell(time.monotonic(), is_last=True)
         await asyncio.to_thread(self._export.stop)
         self._cache.close()
 
@@ -198,6 +199,7 @@ class Control:
             try:
                 totals = await asyncio.to_thread(self._series.totals)
                 self._refusals.tell(totals, time.monotonic(), self._log_events)
+                self._changes.refusals.tell(time.monotonic())
                 self._export.tell_losses()
             except Exception:
                 log.exception("refusals and losses could not be summed up; the next summary follows")

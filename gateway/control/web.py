@@ -34,7 +34,7 @@ class WebServer:
                 Route("/metrics", self._metrics),
             ]
         )
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)  # its warnings are of what anyone may send
         config = uvicorn.Config(
             application,
             log_config=None,

@@ -106,6 +106,12 @@ CHANGE_REFUSED = EventKind(
     "{action} {model!r} by {actor} {outcome}: {error}",
     ("model", "action", "actor", "outcome", "error"),
 )  # fmt: skip
+CHANGES_REFUSED = EventKind(
+    "driftgate.changes.refused", logging.WARNING,
+    "Further changes that one actor asked for were refused or failed, after the first few within a few seconds.",
+    "{count} more changes by {actor} were refused or failed in {window:.1f} s; the audit has each",
+    ("actor", "count", "window"),
+)  # fmt: skip
 LOAD_FAILED = EventKind(
     "driftgate.version.load_failed", logging.ERROR,
     "A worker could not load a version.",
@@ -154,6 +160,7 @@ CATALOGUE: tuple[EventKind, ...] = (
     VERSION_SWAPPED,
     ROUTE_CHANGED,
     CHANGE_REFUSED,
+    CHANGES_REFUSED,
     LOAD_FAILED,
     WORKER_DIED,
     WORKER_RESTARTED,

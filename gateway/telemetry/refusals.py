@@ -1,4 +1,4 @@
-"""Refused requests as log events: one for many, so that a client in a loop does not fill the log."""
+"""Refused requests and changes as log events: one for many, so that a client in a loop does not fill the log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from gateway.telemetry.conventions import CODES
-from gateway.telemetry.events import REQUESTS_REFUSED, EventLog
+from gateway.telemetry.events import CHANGE_REFUSED, CHANGES_REFUSED, REQUESTS_REFUSED, EventLog
+from gateway.throttle import Throttle
 from runtime.shm.series import Series
 
 QUIET_SECONDS = 10.0  # between two events of one model, code and reason
@@ -52,6 +53,26 @@ class RefusalSummary:
             self._told[key] = count
             self._told_at[key] = now_seconds
         self._looked_at = now_seconds
+
+
+class ChangeRefusals:
+    """The first few of an actor's, each an event of its own; then one for many. `now_seconds` as above."""
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._throttle = Throttle("others")
+
+    def add(self, now_seconds: float, *, actor: str, action: str, model: str, outcome: str, error: str) -> None:
+        """`outcome`: refused or failed."""
+        self.tell(now_seconds)  # a window that has passed, before a new one begins
+        held, _ = self._throttle.passes(actor, now_seconds)
+        if held is not None:
+            self._events.emit(CHANGE_REFUSED, action=action, model=model, actor=actor, outcome=outcome, error=error)
+
+    def tell(self, now_seconds: float, *, is_last: bool = False) -> None:
+        """`is_last`: what is not told now would never be."""
+        for actor, count, seconds in self._throttle.overdue(now_seconds, is_last=is_last):
+            self._events.emit(CHANGES_REFUSED, actor=actor, count=count, window=seconds)
 
 
 def _refused(totals: Iterable[Series]) -> Counter[Key]:

@@ -13,8 +13,10 @@ from gateway import errors
 from gateway.control.preparation import VersionFailed
 from gateway.errors import CODES, Denied, Draining, Precondition, Status, Unauthenticated, Unsupported, status_of
 from gateway.store.contract import StoreConflict, StoreCorrupt, StoreError, StoreUnavailable
+from gateway.throttle import BURST, WINDOW_SECONDS, Throttle
 from runtime.errors import (
     CallerError,
+    Cancelled,
     DeadlineExceeded,
     IncompleteVersion,
     InvalidRequest,
@@ -41,6 +43,7 @@ EXPECTED: list[tuple[ServingError, str, str]] = [
     (VersionFailed("m", 1, "why"), "FAILED_PRECONDITION", "LOAD_FAILED"),
     (Overloaded("m", retry_after_seconds=0.25), "RESOURCE_EXHAUSTED", "OVERLOADED"),
     (DeadlineExceeded("m"), "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"),
+    (Cancelled("m"), "CANCELLED", "CANCELLED"),
     (Unauthenticated("m"), "UNAUTHENTICATED", "UNAUTHENTICATED"),
     (Denied("m"), "PERMISSION_DENIED", "PERMISSION_DENIED"),
     (Precondition("m"), "FAILED_PRECONDITION", "FAILED_PRECONDITION"),
@@ -135,6 +138,35 @@ def test_what_nobody_foresaw_shows_nothing_but_a_reference(caplog: pytest.LogCap
 
 def test_two_failures_have_different_references() -> None:
     assert status_of(KeyError(), "w").message != status_of(KeyError(), "w").message
+
+
+def test_many_that_fail_alike_share_few_lines_and_each_reference_leads_to_one(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client in a loop would fill the log; another failure is not silenced by it."""
+    monkeypatch.setattr(errors, "_faults", Throttle(("", Exception, "", 0)))
+    now = 100.0
+    monkeypatch.setattr(errors.time, "monotonic", lambda: now)
+
+    def fail(kind: type[Exception], where: str) -> str:
+        try:
+            raise kind("detail")
+        except Exception as error:
+            return status_of(error, where).message.rsplit(" ", 1)[1]
+
+    def logged() -> list[str]:
+        return [record.getMessage() for record in caplog.records]
+
+    for kind in (KeyError, RunError):
+        caplog.clear()
+        references = [fail(kind, "m/1") for _ in range(500)]
+        assert len(caplog.records) == len(set(references)) == BURST
+        assert all(any(reference in line for line in logged()) for reference in references)
+        assert fail(kind, "m/2") in logged()[-1]
+        now += WINDOW_SECONDS
+        caplog.clear()
+        assert fail(kind, "m/1") in logged()[-1]
+        assert logged()[-1].endswith("; 490 more before it were like the one logged last")
 
 
 def test_a_message_of_any_length_fits_into_the_trailers() -> None:

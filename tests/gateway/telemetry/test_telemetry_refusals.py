@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gateway.telemetry.events import EventLog
-from gateway.telemetry.refusals import QUIET_SECONDS, RefusalSummary
+from gateway.telemetry.refusals import QUIET_SECONDS, ChangeRefusals, RefusalSummary
+from gateway.throttle import BURST, WINDOW_SECONDS
 from runtime.shm.series import Series, SeriesKey
 from runtime.shm.series_layout import COUNTERS
 
@@ -90,3 +91,34 @@ def test_the_event_is_a_warning() -> None:
     (event,) = events.take(1)
     assert event.level == logging.WARNING
     assert event.body == "4 requests to model none got NOT_FOUND (NOT_FOUND) in 2.0 s"
+
+
+def refuse(refusals: ChangeRefusals, now: float, actor: str, count: int) -> None:
+    for number in range(count):
+        refusals.add(now, actor=actor, action="load", model=f"m-{number}", outcome="refused", error="no")
+
+
+def test_the_first_refused_changes_of_an_actor_are_told_each_and_the_rest_together() -> None:
+    """Whatever they ask for: anyone may invent names of models."""
+    events = EventLog()
+    refusals = ChangeRefusals(events)
+    refuse(refusals, 0.0, "client", 200)
+    refuse(refusals, 1.0, "olga", 1)
+    refusals.tell(2.0)
+    assert [event.name for event in events.take(999)] == ["driftgate.change.refused"] * (BURST + 1)
+    refusals.tell(WINDOW_SECONDS)
+    (event,) = events.take(9)
+    assert event.name == "driftgate.changes.refused"
+    assert event.body == "190 more changes by client were refused or failed in 10.0 s; the audit has each"
+
+
+def test_refused_changes_are_all_told_of_whenever_the_next_ones_come_and_at_the_end() -> None:
+    events = EventLog()
+    refusals = ChangeRefusals(events)
+    refuse(refusals, 0.0, "client", BURST + 7)
+    refuse(refusals, 3 * WINDOW_SECONDS, "client", BURST + 2)
+    refusals.tell(3 * WINDOW_SECONDS, is_last=True)
+    found = events.take(999)
+    told = [event.attributes["driftgate.event.count"] for event in found if event.name == "driftgate.changes.refused"]
+    assert told == [7, 2]
+    assert len(found) == 2 * BURST + 2
