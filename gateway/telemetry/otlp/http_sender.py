@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import logging
 import socket
 import threading
 import time
@@ -39,6 +40,7 @@ class HttpSender:
     """A session for each thread that sends, with connections that are kept."""
 
     def __init__(self, settings: SignalSettings, service: Service, user_agent: str) -> None:
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # its lines hold the URL, which may hold a key
         self._url = settings.endpoint
         self._service = service
         self._gzip = settings.compression == "gzip"
