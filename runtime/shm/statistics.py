@@ -144,7 +144,7 @@ class StatisticsWriter:
                 return None
             place = self._places.pop(unserved)
         slot = self._rows[place]
-        slot[SEQUENCE] += np.uint64(1)
+        slot[SEQUENCE] |= np.uint64(1)  # a writer before may have been killed just here
         order()
         slot[VERSION_AT] = 0
         order()

@@ -223,6 +223,15 @@ def test_a_slot_whose_writer_was_killed_between_two_versions_is_free(page: Segme
     assert (slots[4, SEQUENCE] % 2, failures(page)[900], len(failures(page))) == (0, 2, SLOTS)
 
 
+def test_so_is_one_whose_writer_was_killed_before_it_was_in_use(page: Segment) -> None:
+    header, slots = map_page(page)
+    StatisticsWriter(page).slot("m", 1).add_failures(7, 0, cancelled=False)
+    header[USED] = 0
+    slots[0, SEQUENCE] += np.uint64(1)
+    StatisticsWriter(page).slot("m", 2).add_failures(2, 0, cancelled=False)
+    assert (slots[0, SEQUENCE] % 2, failures(page)) == (0, {2: 2})
+
+
 def test_a_restarted_writer_counts_on(page: Segment) -> None:
     StatisticsWriter(page).slot("m", 1).add_run(2, 8, 10, 1, 2, 3, 4, 5)
     again = StatisticsWriter(page)
