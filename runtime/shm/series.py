@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from runtime.shm.order import order
 from runtime.shm.segment import Segment
 from runtime.shm.series_layout import (
     CLASSIC_AT,
@@ -179,6 +180,7 @@ class SeriesWriter:
 
     def _write(self, number: int, identity: bytes) -> None:
         self.rows[number, :IDENTITY_WORDS] = np.frombuffer(identity, np.uint64)
+        order()
         self.header[USED] = number + 1
 
 
@@ -211,7 +213,9 @@ def _consistent_copy(header: Words, rows: Words) -> Words:
     """A writer killed in mid-write leaves `sequence` odd: the last copy is taken as it is."""
     for attempt in range(QUICK_TRIES + NAPS):
         before = int(header[SEQUENCE])
+        order()
         copy = rows[: int(header[USED])].copy()
+        order()
         if before % 2 == 0 and int(header[SEQUENCE]) == before:
             break
         if attempt >= QUICK_TRIES:
