@@ -91,7 +91,7 @@ def test_a_reader_that_has_stalled_delays_no_request_no_change_and_no_end(models
     assert all(line for line in found[0].splitlines()[:-1])
 
 
-def test_a_reader_that_comes_back_is_told_how_much_it_has_missed(models: Path, tmp_path: Path) -> None:
+def test_a_reader_that_comes_back_gets_every_line_in_its_order(models: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     gateway = Gateway(models, tmp_path / "state", log_format="json", errors=writing, config={"log_level": "debug"})
