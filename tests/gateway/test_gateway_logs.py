@@ -17,7 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.logs import JsonFormatter, TextFormatter, json_text, printable, setup_logging, takes_colour, trace_fields
+from gateway.logs import (
+    JsonFormatter,
+    TextFormatter,
+    json_text,
+    line_style,
+    printable,
+    setup_logging,
+    takes_colour,
+    trace_fields,
+)
 
 TRACE, SPAN = bytes(range(1, 17)), bytes(range(1, 9))
 values = st.recursive(
@@ -155,6 +164,28 @@ def test_auto_is_text_in_colour_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -
         os.close(follower)
     assert "control" in shown
     assert "\x1b[33mWARNING\x1b[0m hello" in shown
+
+
+def test_a_process_whose_lines_end_up_at_a_terminal_is_told_their_style(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own standard error is a pipe to the supervisor, which asks the terminal."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    leader, follower = pty.openpty()
+    try:
+        with open(follower, "w") as terminal:
+            assert [line_style(style, terminal) for style in ("auto", "text", "json")] == [
+                "coloured",
+                "coloured",
+                "json",
+            ]
+    finally:
+        os.close(leader)
+    pipe = io.StringIO()
+    assert [line_style(style, pipe) for style in ("auto", "text", "json")] == ["json", "text", "json"]
+    with standard_error(pipe, monkeypatch):
+        setup_logging("control", "info", line_style("coloured", pipe))
+        logging.getLogger("gateway.test").warning("hello")
+    assert "control    \x1b[33mWARNING\x1b[0m hello" in pipe.getvalue()
 
 
 def test_text_elsewhere_has_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
