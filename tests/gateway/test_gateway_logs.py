@@ -172,7 +172,7 @@ def test_a_process_whose_lines_end_up_at_a_terminal_is_told_their_style(monkeypa
     monkeypatch.setenv("TERM", "xterm")
     leader, follower = pty.openpty()
     try:
-        with open(follower, "w") as terminal:
+        with os.fdopen(follower, "w") as terminal:
             assert [line_style(style, terminal) for style in ("auto", "text", "json")] == [
                 "coloured",
                 "coloured",
