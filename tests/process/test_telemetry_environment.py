@@ -34,8 +34,10 @@ DEFAULT_PORTS = (4317, 4318)
 WRONG = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:port",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
-    "OTEL_EXPORTER_OTLP_TIMEOUT": "soon",
     "OTEL_EXPORTER_OTLP_HEADERS": "no equals sign",
+}
+WRONG_NUMBERS = {
+    "OTEL_EXPORTER_OTLP_TIMEOUT": "soon",
     "OTEL_BSP_SCHEDULE_DELAY": "-5",
     "OTEL_METRIC_EXPORT_INTERVAL": "1s",
 }
@@ -198,7 +200,18 @@ def test_what_is_switched_off_goes_nowhere(models: Path, tmp_path: Path, switche
         assert receiver.attempts == []
 
 
-def test_wrong_variables_end_the_start_and_each_is_named(models: Path, tmp_path: Path) -> None:
+def test_wrong_numbers_are_warned_of_and_empty_variables_are_none(models: Path, tmp_path: Path) -> None:
+    with OtlpReceiver() as receiver:
+        config = {"telemetry": {"otel": {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.grpc}"}}}
+        settings = WRONG_NUMBERS | {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}
+        with Gateway(models, tmp_path / "state", config=config, environment=settings) as gateway:
+            send(gateway)
+            receiver.wait_for(lambda: receiver.counts["traces"] >= REQUESTS)
+        warned = [line for line in gateway.log.splitlines() if "; the default holds" in line]
+        assert {name for line in warned for name in WRONG_NUMBERS if f"{name}: expected" in line} == set(WRONG_NUMBERS)
+
+
+def test_wrong_destinations_end_the_start_and_each_is_named(models: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gateway", "serve", "--models", str(models), "--state-dir", str(tmp_path)]
     command += [part for name in ("grpc", "http", "admin") for part in (f"--{name}", "127.0.0.1:0")]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("DRIFTGATE_")}
