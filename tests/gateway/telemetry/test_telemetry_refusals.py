@@ -10,7 +10,7 @@ import numpy as np
 from gateway.telemetry.events import EventLog
 from gateway.telemetry.refusals import QUIET_SECONDS, ChangeRefusals, RefusalSummary
 from gateway.throttle import BURST, WINDOW_SECONDS
-from runtime.shm.series import Series, SeriesKey
+from runtime.shm.series import OVERFLOW_REFUSED, Series, SeriesKey
 from runtime.shm.series_layout import COUNTERS
 
 NOTHING = np.zeros(1, np.uint64)
@@ -47,6 +47,13 @@ def test_versions_and_variants_of_one_reason_are_one_event() -> None:
 
 def test_answered_requests_are_not_told() -> None:
     assert told(RefusalSummary([], 0.0), [series("m", 0, "", 5)], 1.0) == []
+
+
+def test_refusals_that_found_no_room_are_told_too() -> None:
+    """Without a model or a reason: those are what found no room."""
+    key = OVERFLOW_REFUSED
+    totals = [series(key.model, key.code, key.reason, 50, version=key.version, variant=key.variant)]
+    assert told(RefusalSummary([], 0.0), totals, 1.0) == [(None, "UNKNOWN", None, 50, 1.0)]
 
 
 def test_a_key_is_told_at_most_once_in_its_quiet_time_and_nothing_is_lost() -> None:
