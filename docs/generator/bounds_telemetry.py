@@ -69,7 +69,7 @@ def telemetry() -> str:
         (
             "links of a run's span",
             number(ours.span_links),
-            code("OTEL_SPAN_LINK_COUNT_LIMIT"),
+            f"{code('OTEL_SPAN_LINK_COUNT_LIMIT')}, up to {number(spans.MAX_LINKS)}",
             "further ones are counted",
         ),
         (

@@ -72,6 +72,7 @@ class SpanExport:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lanes = [Lane(worker, reader) for worker, reader in enumerate(readers)]
+        self._turns = deque(self._lanes)  # the first has the next export
         self._encoder = encoder
         self._client = client
         self._access_log = access_log
@@ -92,10 +93,10 @@ class SpanExport:
         self._stopping.set()
         self._thread.join()
         deadline = self._clock() + flush_seconds
-        self.turn(flush=True)
+        self._try_turn(flush=True)
         while self._clock() < deadline and any(lane.batches or lane.reader.waiting for lane in self._lanes):
             self._finish(timeout_seconds=0.05)
-            self.turn(flush=True)
+            self._try_turn(flush=True)
         if self._client is not None:
             self._client.stop()
             self._finish(timeout_seconds=LAST_TRY_SECONDS)
@@ -113,10 +114,14 @@ class SpanExport:
     def _run(self) -> None:
         pause = IDLE_POLL_SECONDS
         while not self._stopping.wait(pause):
-            try:
-                pause = BUSY_POLL_SECONDS if self.turn() else IDLE_POLL_SECONDS
-            except Exception:
-                log.exception("a turn of the span export failed; the next follows")
+            pause = BUSY_POLL_SECONDS if self._try_turn() else IDLE_POLL_SECONDS
+
+    def _try_turn(self, *, flush: bool = False) -> bool:
+        try:
+            return self.turn(flush=flush)
+        except Exception:
+            log.exception("a turn of the span export failed; the next follows")
+            return True
 
     def turn(self, *, flush: bool = False) -> bool:
         """One look at every ring; True if there was something in one of them."""
@@ -128,11 +133,22 @@ class SpanExport:
             busy = lane.reader.waiting > 0 or busy
             if self._encoder is None:
                 lane.reader.release_logged()
-                continue
-            while self._due(lane, flush=flush) and self._under_way < EXPORTS_AT_ONCE:
-                self._export(lane, self._encoder)
-            self._make_room(lane)
+        if self._encoder is not None:
+            self._export_due(self._encoder, flush=flush)
+            for lane in self._lanes:
+                self._make_room(lane)
         return busy
+
+    def _export_due(self, encoder: SpanEncoder, *, flush: bool) -> None:
+        """One export a ring in turn, so that a receiver that takes less than there is has some of every worker."""
+        passed = 0
+        while passed < len(self._turns) and self._under_way < EXPORTS_AT_ONCE:
+            lane = self._turns[0]
+            self._turns.rotate(-1)
+            passed += 1
+            if self._due(lane, flush=flush):
+                passed = 0
+                self._export(lane, encoder)
 
     def _due(self, lane: Lane, *, flush: bool) -> bool:
         waiting = lane.reader.waiting

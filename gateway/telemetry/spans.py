@@ -37,6 +37,7 @@ MAX_BYTES = 3_500_000
 """Receivers take 4 MiB (gRPC's default); the rest is for headers and for those that count what they unpack."""
 
 LENGTH_BYTES = 4  # of a varint below 2^28, at most
+MAX_LINKS = 16_384  # of a run's span, whatever is set: with them it fits into a request
 MAX_EXTRA_KEYS = 256  # a number is one byte
 MAX_KEY_BYTES = 1024
 MAX_WORKERS = 1024  # whose templates are kept
@@ -60,7 +61,8 @@ class SpanEncoder:
         self, resource: bytes, *, extra_keys: Sequence[str] = (), link_limit: int = 128, max_bytes: int = MAX_BYTES
     ) -> None:
         """`resource`: a serialized opentelemetry.proto.resource.v1.Resource. `extra_keys[number]`: the key of that
-        attribute in a record's text. A run's span has at most `link_limit` links, and counts those left out.
+        attribute in a record's text. A run's span has at most `link_limit` links, and MAX_LINKS, and counts those left
+        out.
 
         Raises ValueError.
         """
@@ -72,7 +74,7 @@ class SpanEncoder:
         self._schema = message(3, SCHEMA_URL.encode())
         self._run_head = np.frombuffer(message(5, RUN_SPAN_NAME.encode()) + bytes((6 << 3, INTERNAL)), np.uint8).copy()
         self._keys, self._key_starts = key_pieces(extra_keys)
-        self._link_limit = link_limit
+        self._link_limit = link_limit = min(link_limit, MAX_LINKS)
         self._base = len(self._resource) + len(self._scope) + 2 * len(self._schema) + 2 * (1 + LENGTH_BYTES)
         self._max_bytes = max_bytes
         largest = TEMPLATE_BYTES + ROOM_BYTES + len(self._keys) + LINK_BYTES * link_limit

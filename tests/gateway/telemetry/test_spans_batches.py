@@ -209,3 +209,7 @@ def test_what_cannot_work_is_refused_at_the_start(options: dict[str, object], pr
 )
 def test_an_authority_is_a_host_and_perhaps_a_port(authority: str, host: str, port: int | None) -> None:
     assert host_and_port(authority) == (host, port)
+
+
+def test_any_limit_of_links_leaves_room_for_a_span() -> None:
+    assert repr(SpanEncoder(RESOURCE, link_limit=2**31 - 1))

@@ -207,3 +207,31 @@ def test_losses_are_told_together_and_not_too_often() -> None:
     told = events.take(10)
     assert [event.attributes["driftgate.event.count"] for event in told] == [3, 22]
     assert told[0].attributes["driftgate.event.window"] == pytest.approx(2.0)
+
+
+def test_a_receiver_that_hangs_holds_exports_of_every_worker_alike() -> None:
+    with desk(64) as one, desk(64) as other, OtlpReceiver() as receiver:
+        receiver.answer_always(Fault(seconds=60.0))
+        readers = [RingReader(at.ring) for at in (one, other)]
+        client = OtlpClient(SignalSettings(receiver.grpc, "grpc"), "traces")
+        counts = ExportCounts(Tally(create_tally("fates", COUNTS)), Signal.SPANS)
+        export = SpanExport(readers, SpanEncoder(b""), client, None, AT_ONCE, counts)
+        for at in (one, other):
+            at.publish(records_of([{"trace_flags": 1, "rows": n} for n in range(48)]), KEEP_ALL)
+        export.turn()
+        assert [reader.waiting for reader in readers] == [16, 16], "two exports of 16 records each are under way"
+        export.start()
+        export.stop(0.0)
+
+
+def test_an_encoder_that_fails_at_the_end_costs_its_spans_and_nothing_else() -> None:
+    class Failing:
+        def encode(self, *_: object) -> list[Any]:
+            raise MemoryError("no room")
+
+    with scene(batch=LATER) as at:
+        at.export = at.follow()
+        at.export._encoder = Failing()  # type: ignore[assignment]
+        at.write(5)
+        at.end()
+        assert (at.count(Fate.FAILED), at.accounted(), at.reader.held) == (5, 5, 0)
