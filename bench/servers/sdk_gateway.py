@@ -84,7 +84,7 @@ def serve(port: int, http_port: int, model_file: Path) -> None:
         max_connection_idle_seconds=limits.max_connection_idle_seconds,
     )
     transport = make_transport("queue", settings)
-    transport.start(Methods(f"/{SERVICE}/{METHOD}", pipeline.infer, {}, {}))
+    transport.start(Methods(f"/{SERVICE}/{METHOD}", pipeline.infer, {}, {}, pipeline.empty))
     web = ThreadingHTTPServer((HOST, http_port), make_answers(recorder, pipeline))
     threading.Thread(target=web.serve_forever, daemon=True).start()
     runner = version.runner
