@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite import ir
 from numba.core import config, types
 from numba.extending import intrinsic
 
@@ -61,6 +62,17 @@ def _fence(_context: Any) -> Any:
 
 fence: Any = intrinsic(_fence)
 """In a kernel: nothing moves across it, in the compiler or the processor: what was written before is seen before."""
+
+
+def _leading_zeros(_context: Any, word: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))  # 0: defined for a word of 0, too
+
+    return word(word), generate
+
+
+leading_zeros: Any = intrinsic(_leading_zeros)
+"""In a kernel: how many of an integer's upper bits are 0, as an integer of its type."""
 
 
 def _digest() -> str:
