@@ -142,6 +142,10 @@ class Block:
     def rows(self) -> int:
         return int(self._rows[0])
 
+    def set_rows(self, rows: int) -> None:
+        """Of a block that is put together from stored parts."""
+        self._rows[0] = rows
+
     def histogram(self, feature: int) -> ExponentialHistogram:
         """A copy."""
         return ExponentialHistogram.from_arrays(self.heads[feature], self.buckets[:, feature])

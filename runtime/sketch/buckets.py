@@ -65,11 +65,11 @@ def bounds(indices: Ints, scale: int) -> Floats:
 
     indices: int64[n].
     """
-    if scale < 0:
-        return np.ldexp(1.0, np.asarray(indices << -scale, np.int32))
-    part = (indices & ((1 << scale) - 1)) << (MAX_SCALE - scale)
     with np.errstate(over="ignore", under="ignore"):
-        return np.ldexp(_OCTAVE[part], np.asarray(indices >> scale, np.int32))
+        if scale < 0:
+            return np.ldexp(1.0, (indices << -scale).astype(np.int32))
+        part = (indices & ((1 << scale) - 1)) << (MAX_SCALE - scale)
+        return np.ldexp(_OCTAVE[part], (indices >> scale).astype(np.int32))
 
 
 def representatives(indices: Ints, scale: int) -> Floats:
