@@ -37,7 +37,9 @@ DISTRIBUTIONS: dict[str, Callable[[Rng, int], Array]] = {
     "constant": lambda rng, n: np.full(n, rng.normal()),
     "integers": lambda rng, n: rng.integers(-(10**6), 10**12, n),
     "counts": lambda rng, n: rng.poisson(3, n),
-    "subnormals": lambda rng, n: np.copysign((2 ** rng.uniform(0, 52, n)).astype(np.int64).view(np.float64), rng.normal(size=n)),
+    "subnormals": lambda rng, n: np.copysign(
+        (2 ** rng.uniform(0, 52, n)).astype(np.int64).view(np.float64), rng.normal(size=n)
+    ),
     "any bits": lambda rng, n: finite(rng.integers(0, 1 << 64, n, dtype=np.uint64).view(np.float64)),
 }
 

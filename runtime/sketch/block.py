@@ -103,7 +103,7 @@ class Block:
         self.settings[feature, LOW : HIGH + 1] = low, high
 
     def set_sentinel(self, feature: int, sentinel: float) -> None:
-        """This value stands for a missing one. NaN: none does. Before the first value is observed."""
+        """A value that stands for a missing one. NaN: none does. Before the first value is observed."""
         self.settings[feature, SENTINEL] = sentinel
 
     def observe(self, values: Array, prediction: Array | None = None, missing: Mask | None = None) -> None:
@@ -124,8 +124,8 @@ class Block:
             raise NotMergeable(f"expected {self.shape}, got {other.shape}")
         if other.settings.tobytes() != self.settings.tobytes():
             raise NotMergeable("the blocks have different ranges or sentinels")
-        merge_blocks(*self._state[1:5], *other._state[1:5])  # noqa: SLF001  # of the same class
-        self._rows[0] += other._rows[0]  # noqa: SLF001
+        merge_blocks(*self._state[1:5], *other._state[1:5])  # of the same class
+        self._rows[0] += other._rows[0]
 
     def copy(self, buffer: Buffer | None = None) -> Block:
         """In memory of its own, or in `buffer`."""

@@ -11,6 +11,7 @@ and the comparison of 52 bits of mantissa with a bound's first 52 bits is exact.
 
 from __future__ import annotations
 
+import math
 from math import isqrt
 
 import numpy as np
@@ -67,9 +68,14 @@ def bounds(indices: Ints, scale: int) -> Floats:
     """
     with np.errstate(over="ignore", under="ignore"):
         if scale < 0:
-            return np.ldexp(1.0, (indices << -scale).astype(np.int32))
+            return _scaled(np.ones(len(indices)), indices << -scale)
         part = (indices & ((1 << scale) - 1)) << (MAX_SCALE - scale)
-        return np.ldexp(_OCTAVE[part], (indices >> scale).astype(np.int32))
+        return _scaled(_OCTAVE[part], indices >> scale)
+
+
+def _scaled(values: Floats, octaves: Ints) -> Floats:
+    scaled: Floats = np.ldexp(values, octaves.astype(np.int32))
+    return scaled
 
 
 def representatives(indices: Ints, scale: int) -> Floats:
@@ -77,12 +83,16 @@ def representatives(indices: Ints, scale: int) -> Floats:
 
     As in DDSketch (Masson, Rim, Lee, PVLDB 12(12), 2019, lemma 2). indices: int64[n].
     """
-    base = 2.0 ** (2.0**-scale)
+    base = _base(scale)
     with np.errstate(over="ignore", under="ignore"):
-        return bounds(indices, scale) * (2 * base / (1 + base))
+        return np.multiply(bounds(indices, scale), 2 * base / (1 + base))
 
 
 def relative_error(scale: int) -> float:
     """The most by which a representative differs from a magnitude of its bucket, as a share of it."""
-    base = 2.0 ** (2.0**-scale)
+    base = _base(scale)
     return (base - 1) / (base + 1)
+
+
+def _base(scale: int) -> float:
+    return math.exp2(math.exp2(-scale))

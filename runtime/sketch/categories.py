@@ -30,9 +30,7 @@ class CategoryCounts:
     Raises Malformed for too small a buffer. One writer at a time.
     """
 
-    def __init__(
-        self, declared: Sequence[str] | Sequence[int], buffer: bytearray | memoryview | None = None
-    ) -> None:
+    def __init__(self, declared: Sequence[str] | Sequence[int], buffer: bytearray | memoryview | None = None) -> None:
         if not 1 <= len(declared) <= MAX_CATEGORIES:
             raise ValueError(f"expected 1 to {MAX_CATEGORIES} categories, got {len(declared)}")
         if all(isinstance(name, str) for name in declared):

@@ -96,7 +96,9 @@ def _read_entry(values: FrequentValues, hashed: int, count: int, cut: int, data:
 def write_categories(counts: CategoryCounts) -> bytes:
     parts = [CATEGORIES.pack(counts.kind, len(counts.declared))]
     for name in counts.declared:
-        data = name.encode("utf-8", "surrogatepass") if isinstance(name, str) else name.to_bytes(8, "little", signed=True)
+        data = (
+            name.encode("utf-8", "surrogatepass") if isinstance(name, str) else name.to_bytes(8, "little", signed=True)
+        )
         parts += [NAME.pack(len(data)), data]
     return b"".join([*parts, counts.counts.astype("<i8").tobytes()])
 

@@ -104,7 +104,7 @@ class DistinctCount:
 
 
 def _sigma(x: float) -> float:
-    """x + the sum over k >= 1 of x^(2^k) 2^(k-1)."""
+    """X + the sum over k >= 1 of x^(2^k) 2^(k-1)."""
     if x == 1:
         return math.inf
     total, weight = x, 1.0

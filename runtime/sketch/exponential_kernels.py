@@ -113,36 +113,44 @@ def count_column(values, count, slots, heads, counts, feature):  # type: ignore[
     """Counts values[:count] into the histogram `feature`. slots: int64[>= count], overwritten."""
     bits = values.view(np.int64)
     head = heads[feature]
-    p_least = head[POSITIVE_LEAST] if head[POSITIVE] else _MAGNITUDE
-    n_least = head[NEGATIVE_LEAST] if head[NEGATIVE] else _MAGNITUDE
-    p_greatest = head[POSITIVE_GREATEST]
-    n_greatest = head[NEGATIVE_GREATEST]
+    p_least, p_greatest = _MAGNITUDE, 0
+    n_least, n_greatest = _MAGNITUDE, 0
     positive = 0
     zero = 0
-    least = _MAGNITUDE
     for i in range(count):  # without branches, so that the compiler makes vectors of it
         word = bits[i]
         turned = word ^ _SIGN
-        up = word if word > 0 else _MAGNITUDE
-        down = turned if turned > 0 else _MAGNITUDE
-        p_least = min(p_least, up)
-        n_least = min(n_least, down)
-        least = min(least, min(up, down))  # noqa: PLW3301  # min of three is no numba
+        p_least = min(p_least, word if word > 0 else _MAGNITUDE)
+        n_least = min(n_least, turned if turned > 0 else _MAGNITUDE)
         p_greatest = max(p_greatest, word)
         n_greatest = max(n_greatest, turned)
         positive += word > 0
         zero += word == 0
+    least = min(p_least, n_least)
     negative = count - positive - zero
-    coarsening = make_room(heads, counts, feature, 0, p_least, p_greatest, n_least, n_greatest)
+    wider = False
+    if positive and (p_least < head[POSITIVE_LEAST] or p_greatest > head[POSITIVE_GREATEST] or not head[POSITIVE]):
+        wider = True
+    if negative and (n_least < head[NEGATIVE_LEAST] or n_greatest > head[NEGATIVE_GREATEST] or not head[NEGATIVE]):
+        wider = True
+    if wider:
+        if head[POSITIVE]:
+            p_least = min(p_least, head[POSITIVE_LEAST])
+            p_greatest = max(p_greatest, head[POSITIVE_GREATEST])
+        if head[NEGATIVE]:
+            n_least = min(n_least, head[NEGATIVE_LEAST])
+            n_greatest = max(n_greatest, head[NEGATIVE_GREATEST])
+        make_room(heads, counts, feature, 0, p_least, p_greatest, n_least, n_greatest)
+        if p_greatest:
+            head[POSITIVE_LEAST] = p_least
+            head[POSITIVE_GREATEST] = p_greatest
+        if n_greatest:
+            head[NEGATIVE_LEAST] = n_least
+            head[NEGATIVE_GREATEST] = n_greatest
+    coarsening = head[COARSENING]
     head[POSITIVE] += positive
     head[NEGATIVE] += negative
     head[ZERO] += zero
-    if head[POSITIVE]:
-        head[POSITIVE_LEAST] = p_least
-        head[POSITIVE_GREATEST] = p_greatest
-    if head[NEGATIVE]:
-        head[NEGATIVE_LEAST] = n_least
-        head[NEGATIVE_GREATEST] = n_greatest
     if zero:
         kept = 0
         for i in range(count):
@@ -152,20 +160,17 @@ def count_column(values, count, slots, heads, counts, feature):  # type: ignore[
         bits = slots
     flat = counts.reshape(-1)
     start, to_negative = feature * BUCKETS, len(heads) * BUCKETS
-    if least < _LEAST_NORMAL:
-        for i in range(count):
-            index = index_of(bits[i] & _MAGNITUDE) >> coarsening
-            slots[i] = start + ((bits[i] >> 63) & to_negative) + (index & _MASK)
-    else:
-        for i in range(count):
+    if least >= _LEAST_NORMAL and head[POSITIVE] + head[NEGATIVE] < MOST_COUNTED:  # and so no bucket can be full
+        for i in range(count):  # apart from the counting, so that the compiler makes vectors of it
             index = _index_of_normal(bits[i] & _MAGNITUDE) >> coarsening
             slots[i] = start + ((bits[i] >> 63) & to_negative) + (index & _MASK)
-    if head[POSITIVE] + head[NEGATIVE] < MOST_COUNTED:  # no bucket can be full
         for i in range(count):
             flat[slots[i]] += _ONE
     else:
         for i in range(count):
-            flat[slots[i]] = _added(flat[slots[i]], _ONE)
+            index = index_of(bits[i] & _MAGNITUDE) >> coarsening
+            place = start + ((bits[i] >> 63) & to_negative) + (index & _MASK)
+            flat[place] = _added(flat[place], _ONE)
 
 
 @kernel(void(HEADS, COUNTS, int64, HEADS, COUNTS, int64))
@@ -206,5 +211,3 @@ def merge_histogram(heads, counts, feature, other_heads, other_counts, other):  
 def coarsen(heads, counts, feature, coarsening):  # type: ignore[no-untyped-def]
     """Brings the histogram to a coarser scale; one that is as coarse stays as it is."""
     make_room(heads, counts, feature, min(coarsening, _COARSEST), 0, 0, 0, 0)
-
-

@@ -107,12 +107,10 @@ class FrequentValues:
 
     def copy(self) -> FrequentValues:
         copy = FrequentValues(self.kind, self.lg_slots)
-        for mine, theirs in zip(
-            (copy.head, copy.hashes, copy.counts, copy.texts),
-            (self.head, self.hashes, self.counts, self.texts),
-            strict=True,
-        ):
-            mine[:] = theirs
+        copy.head[:] = self.head
+        copy.hashes[:] = self.hashes
+        copy.counts[:] = self.counts
+        copy.texts[:] = self.texts
         return copy
 
     @property

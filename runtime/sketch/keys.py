@@ -60,9 +60,7 @@ class Keys:
         return cls._hashed(KeyKind.INTEGER, words.view(np.uint8), np.arange(8, 8 * len(words) + 1, 8), 0)
 
     @classmethod
-    def _hashed(
-        cls, kind: KeyKind, data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], missing: int
-    ) -> Keys:
+    def _hashed(cls, kind: KeyKind, data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], missing: int) -> Keys:
         hashes = np.empty(len(ends), np.uint64)
         hash_texts(data, ends, hashes)
         return cls(kind, data, ends, hashes, missing)

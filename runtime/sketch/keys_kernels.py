@@ -110,9 +110,7 @@ def add_keys(data, ends, new, head, hashes, counts, texts):  # type: ignore[no-u
 
 
 @kernel(void(WORDS, HASHES, WORDS, TEXTS, WORDS, HASHES, WORDS, TEXTS))
-def merge_keys(
-    head, hashes, counts, texts, other_head, other_hashes, other_counts, other_texts
-):  # type: ignore[no-untyped-def]
+def merge_keys(head, hashes, counts, texts, other_head, other_hashes, other_counts, other_texts):  # type: ignore[no-untyped-def]
     for other in range(len(other_counts)):
         if not other_counts[other]:
             continue

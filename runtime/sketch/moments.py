@@ -1,8 +1,9 @@
 """Moments of one feature, and co-moments of it with the prediction.
 
-Guarantee: counts are exact; mean, variance and correlation are those of the finite values up to float64's rounding. The
-relative error of the variance is at most about 1e-13 (1 + mean^2 / variance)^(1/2) for a million values, in any order and any
-tree of merges, as the tests hold it. Magnitudes whose square is beyond float64 (from 1e150) make it infinite or NaN.
+Guarantee: counts are exact; mean, variance and correlation are those of the finite values, up to rounding: the error of
+the mean is at most 1e-13 of the mean magnitude, the relative error of the variance 1e-13 sqrt(1 + mean^2 / variance),
+in any order and any tree of merges, as the tests hold it. Magnitudes whose squares are beyond float64 (from about
+1e150) make the variance infinite or NaN, and from 1e300 the mean, too.
 Memory: 72 bytes.
 Merge: Chan's formulas (Chan, Golub, LeVeque, 1979); equal up to rounding, not bit for bit.
 
@@ -18,6 +19,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from runtime.sketch.block_kernels import TILE_ROWS
 from runtime.sketch.errors import BadValues, Malformed
 from runtime.sketch.layout import COUNT, MOMENT_FIELDS, MOMENT_WORDS
 from runtime.sketch.moments_kernels import add_column, merge_moments
@@ -69,7 +71,9 @@ class Moments:
         finite = np.isfinite(column)
         column, others = column[finite], others[finite]  # copies: the kernel may overwrite them
         paired = prediction is not None
-        add_column(column, others, len(column), paired, bool(np.isfinite(others).all()), self.row, 0)
+        for start in range(0, len(column), TILE_ROWS):
+            part, beside = column[start : start + TILE_ROWS], others[start : start + TILE_ROWS]
+            add_column(part, beside, len(part), paired, bool(np.isfinite(beside).all()), self.row, 0)
 
     def merge(self, other: Moments) -> None:
         """Adds what `other` has seen."""
