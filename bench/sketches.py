@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import platform
 import sys
 import time
@@ -21,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import cores
+from runtime.shm.segment import Segment
 from runtime.sketch.block import Block
 from runtime.sketch.exponential import ExponentialHistogram
 from runtime.sketch.layout import BlockShape
@@ -124,22 +127,20 @@ def measure(cases: list[Case], rounds: int) -> list[Row]:
     ]
 
 
-def _resident(sign: float, features: int, lg_k: int) -> int:
-    """What a block takes of this process's memory: before and after it is filled with rows of many magnitudes."""
+def _resident_bytes(sign: float, features: int, lg_k: int) -> int:
+    """What a block takes of the machine's memory once every feature has had many magnitudes: shared memory, by page."""
     shape = BlockShape(features, lg_k)
-    before = _resident_bytes()
-    block = Block.create(shape, memoryview(np.zeros(shape.size_bytes, np.uint8)))
+    segment = Segment.create("bench-sketches", shape.size_bytes)
+    block = Block.create(shape, memoryview(segment.buffer))
     rng = np.random.default_rng(1)
-    for rows in range(4):
-        values = rng.lognormal(0, 2, (64, features)).astype(np.float32)
-        block.observe(values * (np.where(rng.random(values.shape) < 0.5, 1, sign)).astype(np.float32))
-        del values, rows
-    return _resident_bytes() - before
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    for _ in range(8):
+        values = rng.lognormal(0, 2, (64, features))
+        block.observe(values * np.where(rng.random(values.shape) < 0.5, 1, sign))
+    taken = os.fstat(segment.fd).st_blocks * 512
+    del block
+    gc.collect()  # the views hold the mapping
+    segment.close()
+    return taken
 
 
 def memory() -> list[Memory]:
@@ -147,7 +148,9 @@ def memory() -> list[Memory]:
     for features in MEMORY_FEATURES:
         for lg_k in (12, 8):
             size = BlockShape(features, lg_k).size_bytes
-            rows.append(Memory(features, lg_k, size, _resident(1, features, lg_k), _resident(-1, features, lg_k)))
+            rows.append(
+                Memory(features, lg_k, size, _resident_bytes(1, features, lg_k), _resident_bytes(-1, features, lg_k))
+            )
     return rows
 
 

@@ -43,7 +43,7 @@ MAX_PAYLOAD_BYTES = (1 << 32) - 1
 
 Sketch = ExponentialHistogram | Moments | DistinctCount | FrequentValues | CategoryCounts | Block
 
-_KINDS: dict[int, tuple[type[Any], Callable[[Any], bytes], Callable[[Reader], Sketch]]] = {
+KINDS: dict[int, tuple[type[Any], Callable[[Any], bytes], Callable[[Reader], Sketch]]] = {
     1: (ExponentialHistogram, write_histogram, read_histogram),
     2: (Moments, write_moments, read_moments),
     3: (DistinctCount, write_distinct, read_distinct),
@@ -55,7 +55,7 @@ _KINDS: dict[int, tuple[type[Any], Callable[[Any], bytes], Callable[[Reader], Sk
 
 def encode(sketch: Sketch) -> bytes:
     """Raises ValueError for a block of more than 4 GiB."""
-    for kind, (type_, write, _) in _KINDS.items():
+    for kind, (type_, write, _) in KINDS.items():
         if isinstance(sketch, type_):
             payload = write(sketch)
             if len(payload) > MAX_PAYLOAD_BYTES:
@@ -79,9 +79,9 @@ def decode(data: bytes) -> Sketch:
     body = data[: -CHECKSUM.size]
     if CHECKSUM.unpack_from(data, len(body))[0] != zlib.crc32(body):
         raise Malformed("the checksum is that of other bytes: they were changed on their way")
-    if kind not in _KINDS:
-        raise Malformed(f"expected a kind of {min(_KINDS)} to {max(_KINDS)}, got {kind}")
+    if kind not in KINDS:
+        raise Malformed(f"expected a kind of {min(KINDS)} to {max(KINDS)}, got {kind}")
     reader = Reader(body, ENVELOPE.size)
-    sketch = _KINDS[kind][2](reader)
+    sketch = KINDS[kind][2](reader)
     reader.expect_end()
     return sketch

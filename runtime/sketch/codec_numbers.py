@@ -1,21 +1,22 @@
 """Histogram, moments and distinct count as bytes.
 
-histogram
-┌───────────────┬──────────────────────────────────────────────────────────────┐
-│ coarsening u8 │ positive, negative, zero, nan, +inf, -inf, missing, below,   │
-│               │ above                                                9 u64   │
-├───────────────┴───┬────────────────────┬─────────────────────────────────────┤
-│ positive:  least f64 │ greatest f64    │ counts, from least's bucket to      │   only if positive > 0
-│                      │                 │ greatest's: LEB128, u32 each        │
-├──────────────────────┴─────────────────┴─────────────────────────────────────┤
-│ negative: the same, of magnitudes                                            │   only if negative > 0
-└──────────────────────────────────────────────────────────────────────────────┘
-moments            9 f64, as in a block
-distinct count
-┌─────────┬─────────┬─────────────────────────────────────────────────────┐
-│ lg_k u8 │ form u8 │ 0: 2^lg_k registers u8                              │
-│         │         │ 1: n u16, then n times place u16, register u8       │   where that is shorter
-└─────────┴─────────┴─────────────────────────────────────────────────────┘
+    histogram
+    ┌───────────────┬────────────────────────────────────────────────────────────────────┐
+    │ coarsening u8 │ positive, negative, zero, nan, +inf, -inf, missing, below, above:  │
+    │               │ 9 u64                                                              │
+    ├───────────────┴──────┬──────────────┬──────────────────────────────────────────────┤
+    │ positive:  least f64 │ greatest f64 │ counts, u32 as LEB128, from least's bucket   │   only if positive > 0
+    │                      │              │ to greatest's                                │
+    ├──────────────────────┴──────────────┴──────────────────────────────────────────────┤
+    │ negative:  the same, of magnitudes                                                 │   only if negative > 0
+    └────────────────────────────────────────────────────────────────────────────────────┘
+    moments: 9 f64, as in a block
+    distinct count
+    ┌─────────┬─────────┬─────────────────────────────────────────────────────┐
+    │ lg_k u8 │ form u8 │ 0: 2^lg_k registers u8                              │
+    │         │         │ 1: n u16, then n times place u16, register u8       │   where that is shorter
+    └─────────┴─────────┴─────────────────────────────────────────────────────┘
+LEB128: 7 bits a byte, low ones first; the top bit says that more follow.
 """
 
 from __future__ import annotations
