@@ -26,7 +26,7 @@ from numba import (
 
 from runtime.kernels import inline, kernel
 from runtime.sketch.distinct_kernels import REGISTERS, add_words, merge_registers
-from runtime.sketch.exponential_kernels import COUNTS, FLOATS, HEADS, WORDS, count_column, merge_histogram
+from runtime.sketch.exponential_kernels import COUNTS, HEADS, WORDS, count_column, merge_histogram
 from runtime.sketch.layout import (
     ABOVE,
     BELOW,
@@ -39,7 +39,7 @@ from runtime.sketch.layout import (
     SENTINEL,
     SETTING_WORDS,
 )
-from runtime.sketch.moments_kernels import MOMENTS, add_column, merge_moments
+from runtime.sketch.moments_kernels import FLOATS, MOMENTS, add_column, merge_moments
 
 MASK_IN = types.Array(uint8, 2, "C", readonly=True)
 FLOATS_IN = types.Array(float64, 1, "C", readonly=True)
@@ -70,9 +70,13 @@ def _sort_out(value, masked, low, high, sentinel, head):  # type: ignore[no-unty
         head[ABOVE] += 1
 
 
-@kernel(void(FLOATS, WORDS, FLOATS, int64, boolean, boolean, WORDS, HEADS, COUNTS, MOMENTS, REGISTERS, uint64, int64))
-def _add_tile(column, words, others, count, paired, complete, slots, heads, counts, moments, registers, lg_k, feature):  # type: ignore[no-untyped-def]
-    count_column(column, count, slots, heads, counts, feature)
+@kernel(
+    void(FLOATS, WORDS, WORDS, FLOATS, int64, boolean, boolean, WORDS, HEADS, COUNTS, MOMENTS, REGISTERS, uint64, int64)
+)
+def _add_tile(
+    column, bits, words, others, count, paired, complete, slots, heads, counts, moments, registers, lg_k, feature
+):  # type: ignore[no-untyped-def]
+    count_column(bits, count, slots, heads, counts, feature)
     if lg_k:
         add_words(words, count, registers, feature, lg_k)
     if len(moments):
@@ -89,14 +93,13 @@ def _take_others(prediction, start, end, others):  # type: ignore[no-untyped-def
     return complete
 
 
-@inline
-def _all_within(column, count, low, high, sentinel):  # type: ignore[no-untyped-def]
+@kernel(boolean(FLOATS, WORDS, int64, float64, float64, float64))
+def _all_within(column, bits, count, low, high, sentinel):  # type: ignore[no-untyped-def]
     """Without branches, so that the compiler makes vectors of it. False for NaN."""
     within = np.int64(0)
     if low == -GREATEST and high == GREATEST and sentinel != sentinel:  # noqa: PLR0124  # no settings: the quick way
-        words = column.view(np.int64)
         for i in range(count):
-            within += np.int64((words[i] & MAGNITUDE) < INFINITE)
+            within += np.int64((bits[i] & MAGNITUDE) < INFINITE)
         return within == count
     for i in range(count):
         value = column[i]
@@ -130,7 +133,8 @@ def _floats(values, missing, prediction, settings, heads, counts, moments, regis
     masked = missing.shape[0] > 0
     paired = prediction.shape[0] > 0
     column, others = np.empty(TILE_ROWS), np.empty(TILE_ROWS)
-    words, slots = column.view(np.int64), np.empty(TILE_ROWS, np.int64)
+    bits, slots = column.view(np.int64), np.empty(TILE_ROWS, np.int64)
+    words = bits
     bounds, flat = np.empty(SETTING_WORDS, values.dtype), values.reshape(-1)
     complete = True
     for start in range(0, rows, TILE_ROWS):
@@ -140,7 +144,8 @@ def _floats(values, missing, prediction, settings, heads, counts, moments, regis
             if paired and not fresh:
                 complete = _take_others(prediction, start, end, others)
                 fresh = complete
-            bounds[:] = settings[feature]  # to the precision of the values: a float32 .1 is not above .1
+            for setting in range(SETTING_WORDS):  # to the precision of the values: a float32 .1 is not above .1
+                bounds[setting] = settings[feature, setting]
             sentinel = float64(bounds[SENTINEL])
             low, high = max(float64(bounds[LOW]), -GREATEST), min(float64(bounds[HIGH]), GREATEST)
             kept = end - start
@@ -150,11 +155,24 @@ def _floats(values, missing, prediction, settings, heads, counts, moments, regis
             else:
                 for i in range(kept):
                     column[i] = float64(values[start + i, feature]) + 0.0
-            if masked or not _all_within(column, kept, low, high, sentinel):
+            if masked or not _all_within(column, bits, kept, low, high, sentinel):
                 kept = _keep(column, words, others, kept, missing, start, feature, low, high, sentinel, heads)
                 fresh = False
             _add_tile(
-                column, words, others, kept, paired, complete, slots, heads, counts, moments, registers, lg_k, feature
+                column,
+                bits,
+                words,
+                others,
+                kept,
+                paired,
+                complete,
+                slots,
+                heads,
+                counts,
+                moments,
+                registers,
+                lg_k,
+                feature,
             )
 
 
@@ -163,7 +181,7 @@ def _integers(values, missing, prediction, settings, heads, counts, moments, reg
     masked = missing.shape[0] > 0
     paired = prediction.shape[0] > 0
     column, others = np.empty(TILE_ROWS), np.empty(TILE_ROWS)
-    words, slots = np.empty(TILE_ROWS, np.int64), np.empty(TILE_ROWS, np.int64)
+    bits, slots, words = column.view(np.int64), np.empty(TILE_ROWS, np.int64), np.empty(TILE_ROWS, np.int64)
     complete = True
     for start in range(0, rows, TILE_ROWS):
         end = min(start + TILE_ROWS, rows)
@@ -177,11 +195,24 @@ def _integers(values, missing, prediction, settings, heads, counts, moments, reg
             for i in range(kept):
                 column[i] = float64(values[start + i, feature])
                 words[i] = np.int64(values[start + i, feature])
-            if masked or not _all_within(column, kept, low, high, sentinel):
+            if masked or not _all_within(column, bits, kept, low, high, sentinel):
                 kept = _keep(column, words, others, kept, missing, start, feature, low, high, sentinel, heads)
                 fresh = False
             _add_tile(
-                column, words, others, kept, paired, complete, slots, heads, counts, moments, registers, lg_k, feature
+                column,
+                bits,
+                words,
+                others,
+                kept,
+                paired,
+                complete,
+                slots,
+                heads,
+                counts,
+                moments,
+                registers,
+                lg_k,
+                feature,
             )
 
 

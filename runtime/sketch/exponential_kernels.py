@@ -1,13 +1,13 @@
 """Counting into exponential histograms. runtime/sketch/exponential.py says what they promise, layout.py where they lie.
 
-Values come as float64, a tile of one column at a time: finite, in range, and zero as +0.0. Bits are compared as int64:
-magnitudes order as their bits do.
+Values come as the bits of float64, in int64, a tile of one column at a time: finite, in range, and zero as +0.0.
+Magnitudes order as their bits do.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import boolean, float64, int64, types, uint32, void
+from numba import boolean, int64, types, uint32, void
 
 from runtime.kernels import inline, kernel
 from runtime.sketch.buckets import CELL_BITS, CELLS, MANTISSA_BITS, MAX_SCALE, MIN_SCALE
@@ -24,7 +24,6 @@ from runtime.sketch.layout import (
     ZERO,
 )
 
-FLOATS = types.Array(float64, 1, "C")
 WORDS = types.Array(int64, 1, "C")
 HEADS = types.Array(int64, 2, "C")
 COUNTS = types.Array(uint32, 3, "C")
@@ -108,17 +107,33 @@ def make_room(heads, counts, feature, at_least, p_least, p_greatest, n_least, n_
     return after
 
 
-@kernel(void(FLOATS, int64, WORDS, HEADS, COUNTS, int64))
-def count_column(values, count, slots, heads, counts, feature):  # type: ignore[no-untyped-def]
-    """Counts values[:count] into the histogram `feature`. slots: int64[>= count], overwritten."""
-    bits = values.view(np.int64)
-    head = heads[feature]
+@kernel(void(WORDS, int64, WORDS, HEADS, COUNTS, int64, int64))
+def _count_words(words, count, slots, heads, counts, feature, least):  # type: ignore[no-untyped-def]
+    """Counts values by their bits, none of them zero. least: of their magnitudes. slots may be the same memory."""
+    coarsening = heads[feature, COARSENING]
+    start, to_negative = feature * BUCKETS, len(heads) * BUCKETS
+    if least >= _LEAST_NORMAL and heads[feature, POSITIVE] + heads[feature, NEGATIVE] < MOST_COUNTED:
+        for i in range(count):  # apart from the counting, so that the compiler makes vectors of it
+            index = _index_of_normal(words[i] & _MAGNITUDE) >> coarsening
+            slots[i] = start + ((words[i] >> 63) & to_negative) + (index & _MASK)
+        for i in range(count):
+            counts[0, 0, slots[i]] += _ONE  # no bucket can be full
+    else:
+        for i in range(count):
+            index = index_of(words[i] & _MAGNITUDE) >> coarsening
+            place = start + ((words[i] >> 63) & to_negative) + (index & _MASK)
+            counts[0, 0, place] = _added(counts[0, 0, place], _ONE)
+
+
+@kernel(void(WORDS, int64, WORDS, HEADS, COUNTS, int64))
+def count_column(words, count, slots, heads, counts, feature):  # type: ignore[no-untyped-def]
+    """Counts values into the histogram `feature`. words: their bits, int64[>= count]; slots: as many, overwritten."""
     p_least, p_greatest = _MAGNITUDE, 0
     n_least, n_greatest = _MAGNITUDE, 0
     positive = 0
     zero = 0
     for i in range(count):  # without branches, so that the compiler makes vectors of it
-        word = bits[i]
+        word = words[i]
         turned = word ^ _SIGN
         p_least = min(p_least, word if word > 0 else _MAGNITUDE)
         n_least = min(n_least, turned if turned > 0 else _MAGNITUDE)
@@ -128,49 +143,34 @@ def count_column(values, count, slots, heads, counts, feature):  # type: ignore[
         zero += word == 0
     least = min(p_least, n_least)
     negative = count - positive - zero
-    wider = False
-    if positive and (p_least < head[POSITIVE_LEAST] or p_greatest > head[POSITIVE_GREATEST] or not head[POSITIVE]):
-        wider = True
-    if negative and (n_least < head[NEGATIVE_LEAST] or n_greatest > head[NEGATIVE_GREATEST] or not head[NEGATIVE]):
-        wider = True
-    if wider:
-        if head[POSITIVE]:
-            p_least = min(p_least, head[POSITIVE_LEAST])
-            p_greatest = max(p_greatest, head[POSITIVE_GREATEST])
-        if head[NEGATIVE]:
-            n_least = min(n_least, head[NEGATIVE_LEAST])
-            n_greatest = max(n_greatest, head[NEGATIVE_GREATEST])
+    before_p, before_n = heads[feature, POSITIVE], heads[feature, NEGATIVE]
+    known_p_least = heads[feature, POSITIVE_LEAST] if before_p else _MAGNITUDE
+    known_n_least = heads[feature, NEGATIVE_LEAST] if before_n else _MAGNITUDE
+    known_p_greatest, known_n_greatest = heads[feature, POSITIVE_GREATEST], heads[feature, NEGATIVE_GREATEST]
+    if (
+        p_least < known_p_least
+        or n_least < known_n_least
+        or p_greatest > known_p_greatest
+        or n_greatest > known_n_greatest
+    ):
+        p_least, n_least = min(p_least, known_p_least), min(n_least, known_n_least)
+        p_greatest, n_greatest = max(p_greatest, known_p_greatest), max(n_greatest, known_n_greatest)
         make_room(heads, counts, feature, 0, p_least, p_greatest, n_least, n_greatest)
         if p_greatest:
-            head[POSITIVE_LEAST] = p_least
-            head[POSITIVE_GREATEST] = p_greatest
+            heads[feature, POSITIVE_LEAST], heads[feature, POSITIVE_GREATEST] = p_least, p_greatest
         if n_greatest:
-            head[NEGATIVE_LEAST] = n_least
-            head[NEGATIVE_GREATEST] = n_greatest
-    coarsening = head[COARSENING]
-    head[POSITIVE] += positive
-    head[NEGATIVE] += negative
-    head[ZERO] += zero
-    if zero:
-        kept = 0
-        for i in range(count):
-            slots[kept] = bits[i]
-            kept += bits[i] != 0
-        count = kept
-        bits = slots
-    flat = counts.reshape(-1)
-    start, to_negative = feature * BUCKETS, len(heads) * BUCKETS
-    if least >= _LEAST_NORMAL and head[POSITIVE] + head[NEGATIVE] < MOST_COUNTED:  # and so no bucket can be full
-        for i in range(count):  # apart from the counting, so that the compiler makes vectors of it
-            index = _index_of_normal(bits[i] & _MAGNITUDE) >> coarsening
-            slots[i] = start + ((bits[i] >> 63) & to_negative) + (index & _MASK)
-        for i in range(count):
-            flat[slots[i]] += _ONE
-    else:
-        for i in range(count):
-            index = index_of(bits[i] & _MAGNITUDE) >> coarsening
-            place = start + ((bits[i] >> 63) & to_negative) + (index & _MASK)
-            flat[place] = _added(flat[place], _ONE)
+            heads[feature, NEGATIVE_LEAST], heads[feature, NEGATIVE_GREATEST] = n_least, n_greatest
+    heads[feature, POSITIVE] += positive
+    heads[feature, NEGATIVE] += negative
+    heads[feature, ZERO] += zero
+    if not zero:
+        _count_words(words, count, slots, heads, counts, feature, least)
+        return
+    kept = 0
+    for i in range(count):
+        slots[kept] = words[i]
+        kept += words[i] != 0
+    _count_words(slots, kept, slots, heads, counts, feature, least)
 
 
 @kernel(void(HEADS, COUNTS, int64, HEADS, COUNTS, int64))

@@ -6,9 +6,9 @@ import numpy as np
 from numba import boolean, float64, int64, types, void
 
 from runtime.kernels import inline, kernel
-from runtime.sketch.exponential_kernels import FLOATS
 from runtime.sketch.layout import C_XY, COUNT, M2, M2_X, M2_Y, MEAN, MEAN_X, MEAN_Y, PAIRS
 
+FLOATS = types.Array(float64, 1, "C")
 MOMENTS = types.Array(float64, 2, "C")
 
 
