@@ -82,6 +82,11 @@ class Cells:
         return self._signed(representatives(self._indices, self.scale))
 
     @property
+    def cumulative(self) -> Integers:
+        """How many values lie in each cell or below it: the distribution function at `upper`, times their number."""
+        return np.cumsum(self.counts)
+
+    @property
     def _indices(self) -> Integers:
         return np.abs(self.positions) - FIRST_POSITION
 
@@ -237,7 +242,7 @@ class ExponentialHistogram:
         if not len(cells.counts):
             return np.full(len(wanted), np.nan)
         ranks = np.floor(wanted * (self.finite - 1)).astype(np.int64)
-        found = np.searchsorted(np.cumsum(cells.counts), ranks, side="right")
+        found = np.searchsorted(cells.cumulative, ranks, side="right")
         values = np.clip(cells.values, self.minimum, self.maximum)[np.minimum(found, len(cells.counts) - 1)]
         return np.where(ranks == 0, self.minimum, np.where(ranks == self.finite - 1, self.maximum, values))
 

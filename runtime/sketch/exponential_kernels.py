@@ -107,7 +107,7 @@ def make_room(heads, counts, feature, at_least, p_least, p_greatest, n_least, n_
     return after
 
 
-@kernel(void(WORDS, int64, WORDS, HEADS, COUNTS, int64, int64))
+@inline
 def _count_words(words, count, slots, heads, counts, feature, least):  # type: ignore[no-untyped-def]
     """Counts values by their bits, none of them zero. least: of their magnitudes. slots may be the same memory."""
     coarsening = heads[feature, COARSENING]
@@ -125,7 +125,7 @@ def _count_words(words, count, slots, heads, counts, feature, least):  # type: i
             counts[0, 0, place] = _added(counts[0, 0, place], _ONE)
 
 
-@kernel(void(WORDS, int64, WORDS, HEADS, COUNTS, int64))
+@inline
 def count_column(words, count, slots, heads, counts, feature):  # type: ignore[no-untyped-def]
     """Counts values into the histogram `feature`. words: their bits, int64[>= count]; slots: as many, overwritten."""
     p_least, p_greatest = _MAGNITUDE, 0
@@ -163,14 +163,14 @@ def count_column(words, count, slots, heads, counts, feature):  # type: ignore[n
     heads[feature, POSITIVE] += positive
     heads[feature, NEGATIVE] += negative
     heads[feature, ZERO] += zero
-    if not zero:
+    if zero:
+        kept = 0
+        for i in range(count):
+            slots[kept] = words[i]
+            kept += words[i] != 0
+        _count_words(slots, kept, slots, heads, counts, feature, least)
+    else:
         _count_words(words, count, slots, heads, counts, feature, least)
-        return
-    kept = 0
-    for i in range(count):
-        slots[kept] = words[i]
-        kept += words[i] != 0
-    _count_words(slots, kept, slots, heads, counts, feature, least)
 
 
 @kernel(void(HEADS, COUNTS, int64, HEADS, COUNTS, int64))

@@ -176,7 +176,7 @@ def test_cells_hold_the_values_in_order(values: list[float]) -> None:
     assert (np.diff(cells.positions) > 0).all()
     assert (cells.lower <= cells.upper).all()
     assert (cells.upper[:-1] <= cells.lower[1:]).all()
-    ends = np.cumsum(cells.counts)
+    ends = cells.cumulative
     ordered = np.sort(values)
     for lower, upper, start, end in zip(cells.lower, cells.upper, ends - cells.counts, ends, strict=True):
         assert (ordered[start:end] >= lower).all()
