@@ -71,11 +71,14 @@ def _sort_out(value, masked, low, high, sentinel, head):  # type: ignore[no-unty
 
 
 @kernel(
-    void(FLOATS, WORDS, WORDS, FLOATS, int64, boolean, boolean, WORDS, HEADS, COUNTS, MOMENTS, REGISTERS, uint64, int64)
+    void(
+        FLOATS, WORDS, WORDS, FLOATS, int64, boolean, boolean, WORDS, HEADS, COUNTS, MOMENTS, REGISTERS, uint64, int64
+    ),
+    allocates=False,
 )
-def _add_tile(
+def _add_tile(  # type: ignore[no-untyped-def]
     column, bits, words, others, count, paired, complete, slots, heads, counts, moments, registers, lg_k, feature
-):  # type: ignore[no-untyped-def]
+):
     count_column(bits, count, slots, heads, counts, feature)
     if lg_k:
         add_words(words, count, registers, feature, lg_k)
@@ -83,7 +86,7 @@ def _add_tile(
         add_column(column, others, count, paired, complete, moments, feature)
 
 
-@kernel(boolean(FLOATS_IN, int64, int64, FLOATS))
+@kernel(boolean(FLOATS_IN, int64, int64, FLOATS), allocates=False)
 def _take_others(prediction, start, end, others):  # type: ignore[no-untyped-def]
     """The tile's predictions; whether all of them are finite."""
     complete = True
@@ -93,7 +96,7 @@ def _take_others(prediction, start, end, others):  # type: ignore[no-untyped-def
     return complete
 
 
-@kernel(boolean(FLOATS, WORDS, int64, float64, float64, float64))
+@kernel(boolean(FLOATS, WORDS, int64, float64, float64, float64), allocates=False)
 def _all_within(column, bits, count, low, high, sentinel):  # type: ignore[no-untyped-def]
     """Without branches, so that the compiler makes vectors of it. False for NaN."""
     within = np.int64(0)
@@ -107,7 +110,7 @@ def _all_within(column, bits, count, low, high, sentinel):  # type: ignore[no-un
     return within == count
 
 
-@kernel(int64(FLOATS, WORDS, FLOATS, int64, MASK_IN, int64, int64, float64, float64, float64, HEADS))
+@kernel(int64(FLOATS, WORDS, FLOATS, int64, MASK_IN, int64, int64, float64, float64, float64, HEADS), allocates=False)
 def _keep(column, words, others, count, missing, start, feature, low, high, sentinel, heads):  # type: ignore[no-untyped-def]
     """Moves what goes into buckets to the front, and counts what does not; returns how many do.
 

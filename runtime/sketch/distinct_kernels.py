@@ -33,7 +33,7 @@ def _raise(registers, feature, lg_k, hashed):  # type: ignore[no-untyped-def]
     registers[feature, place] = max(registers[feature, place], uint8(rank))
 
 
-@kernel(void(WORDS, int64, REGISTERS, int64, uint64))
+@kernel(void(WORDS, int64, REGISTERS, int64, uint64), allocates=False)
 def add_words(words, count, registers, feature, lg_k):  # type: ignore[no-untyped-def]
     """Counts the values whose canonical bits are words[:count]."""
     for i in range(count):

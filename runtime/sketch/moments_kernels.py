@@ -12,7 +12,7 @@ FLOATS = types.Array(float64, 1, "C")
 MOMENTS = types.Array(float64, 2, "C")
 
 
-@kernel(float64(FLOATS, int64))
+@kernel(float64(FLOATS, int64), allocates=False)
 def _mean(values, count):  # type: ignore[no-untyped-def]
     """In four sums: quicker than one, and as exact or more."""
     a = b = c = d = 0.0
@@ -27,7 +27,7 @@ def _mean(values, count):  # type: ignore[no-untyped-def]
     return ((a + b) + (c + d)) / count
 
 
-@kernel(float64(FLOATS, float64, FLOATS, float64, int64))
+@kernel(float64(FLOATS, float64, FLOATS, float64, int64), allocates=False)
 def _products(left, left_mean, right, right_mean, count):  # type: ignore[no-untyped-def]
     """The sum of products of deviations from means, with the rounding of the means taken out.
 
@@ -77,7 +77,7 @@ def _add_pairs(row, pairs, mean_x, mean_y, m2_x, m2_y, c_xy):  # type: ignore[no
     row[PAIRS] = total
 
 
-@kernel(void(FLOATS, FLOATS, int64, boolean, boolean, MOMENTS, int64))
+@kernel(void(FLOATS, FLOATS, int64, boolean, boolean, MOMENTS, int64), allocates=False)
 def add_column(values, others, count, paired, complete, moments, feature):  # type: ignore[no-untyped-def]
     """Adds values[:count] and, where `paired`, the pairs with others[:count] to the moments `feature`.
 
