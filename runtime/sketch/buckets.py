@@ -66,16 +66,7 @@ def bounds(indices: Ints, scale: int) -> Floats:
 
     indices: int64[n].
     """
-    with np.errstate(over="ignore", under="ignore"):
-        if scale < 0:
-            return _scaled(np.ones(len(indices)), indices << -scale)
-        part = (indices & ((1 << scale) - 1)) << (MAX_SCALE - scale)
-        return _scaled(_OCTAVE[part], indices >> scale)
-
-
-def _scaled(values: Floats, octaves: Ints) -> Floats:
-    scaled: Floats = np.ldexp(values, octaves.astype(np.int32))
-    return scaled
+    return _within(indices, scale, 1.0)
 
 
 def representatives(indices: Ints, scale: int) -> Floats:
@@ -84,8 +75,19 @@ def representatives(indices: Ints, scale: int) -> Floats:
     As in DDSketch (Masson, Rim, Lee, PVLDB 12(12), 2019, lemma 2). indices: int64[n].
     """
     base = _base(scale)
+    return _within(indices, scale, 2 * base / (1 + base))
+
+
+def _within(indices: Ints, scale: int, factor: float) -> Floats:
+    """Lower bounds times a factor, rounded once where the result is subnormal."""
+    if scale < 0:
+        values, octaves = np.full(len(indices), factor), indices << -scale
+    else:
+        part = (indices & ((1 << scale) - 1)) << (MAX_SCALE - scale)
+        values, octaves = _OCTAVE[part] * factor, indices >> scale
     with np.errstate(over="ignore", under="ignore"):
-        return np.multiply(bounds(indices, scale), 2 * base / (1 + base))
+        scaled: Floats = np.ldexp(values, octaves.astype(np.int32))
+    return scaled
 
 
 def relative_error(scale: int) -> float:

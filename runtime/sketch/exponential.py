@@ -3,7 +3,8 @@
 Guarantee: a quantile is within a share `relative_error` of the exact one: 1.083 % at scale 5, which holds as long as
 the magnitudes of each sign span no more than 16 octaves. A wider span halves the resolution as often as needed:
 2.166 % up to 32 octaves, 4.329 % up to 64, 8.64 % up to 128, 17.2 % up to 256. Least and greatest value, and all
-counts, are exact. What is no finite number in range has counts of its own: NaN, infinities, missing, below, above.
+counts, are exact. (A subnormal quantile is rounded to one: 2^-1075 more.) What is no finite number in range has counts
+of its own: NaN, infinities, missing, below, above.
 Memory: 4,224 bytes, whatever comes.
 Merge: adds counts at the smaller of the two scales. The state depends only on which values were seen: any order and any
 tree of merges gives the same bytes.

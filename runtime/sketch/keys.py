@@ -2,7 +2,7 @@
 
 Texts are hashed by their UTF-8, bytes as they are, integers and booleans by their int64, little-endian. Two values with
 the same hash would be one: among a million values that happens once in 37 million times.
-Cost: about 0.1 µs a short text to encode and join, and 10 ns to hash it; integers 5 ns.
+Cost: about 0.2 µs a short text, nearly all of it to encode and join; an integer a few ns.
 """
 
 from __future__ import annotations

@@ -40,9 +40,10 @@ def test_estimates_are_unbiased_and_spread_as_stated_and_as_those_of_datasketche
     error = relative_standard_error(lg_k)
     assert abs(np.mean(ours)) < 4 * error / math.sqrt(len(ours))
     assert np.sqrt(np.mean(np.square(ours))) < 1.6 * error
-    assert np.max(np.abs(ours)) < 4.5 * error
+    farthest = max(4.5 * error, 2.5 / distinct)  # of a few values, two may share a register
+    assert np.max(np.abs(ours)) < farthest
     if theirs:
-        assert np.max(np.abs(theirs)) < 4.5 * error  # the peer's own bound, and so ours differ by no more than both
+        assert np.max(np.abs(theirs)) < farthest  # the peer's own bound, and so ours differ by no more than both
 
 
 @pytest.mark.parametrize("distinct", [0, 1, 2, 3])

@@ -49,8 +49,9 @@ def test_every_quantile_is_within_the_relative_error_of_the_exact_one(name: str,
         values = DISTRIBUTIONS[name](np.random.default_rng([seed, size]), size)
         histogram = ExponentialHistogram.of(values)
         exact = exact_quantiles(values, SHARES)
-        off = np.abs(histogram.quantiles(SHARES) - exact)
-        bound = np.abs(exact) * histogram.relative_error * (1 + 1e-12) + LEAST / 2  # a subnormal result is rounded
+        off = np.abs(histogram.quantiles(SHARES).astype(np.longdouble) - exact)
+        bound = np.abs(exact.astype(np.longdouble)) * histogram.relative_error * (1 + 1e-12)
+        bound += np.longdouble(LEAST) / 2  # a subnormal result is rounded
         assert (off <= bound).all(), (seed, exact, off)
         assert (histogram.minimum, histogram.maximum) == (exact[0], exact[-1])
         assert histogram.finite == size
