@@ -1,0 +1,127 @@
+"""Evidence against one reference, window after window, without an end: looking at every tick is safe.
+
+Windows that are compared with one reference are not independent: each is also compared with the reference's own noise,
+and a product of their two-sample e-values would add this noise up and alarm one day. So the null hypothesis here is not
+"live is distributed as the reference's rows lie" but "as some distribution does that the reference does not rule out":
+
+    ball       C = {θ : N·KL(p̂‖θ) ≤ r}, p̂ the reference's shares. P(true θ in C) ≥ 1 − `miss`, for any N and B.
+    e-value    of a window with counts c:  mixture(c) / max over C of Πθ^c.  For every θ in C its mean is ≤ 1 given the
+               past, since the mixture is fixed before the window is seen.
+    detector   Shiryaev-Roberts over windows, one for each feature.
+
+Guarantee: if the reference is not one of the `miss` unlucky ones, windows are disjoint, rows independent, and bins not
+chosen by the reference's counts, then the average run length to the first false alarm is at least 1/α windows. For K
+features that alarm at K/α it is at least 1/α for all together, whatever their dependence: the mean of K detectors is a
+detector. Bins cut at quantiles of the reference keep it by simulation, not by proof.
+
+The price: changes that the reference is too small to tell from its own noise, KL below about r/N, are never found.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from runtime.drift.binned import BinsMismatch, Counts, Floats
+from runtime.drift.distance import shares
+from runtime.drift.sequential import ShiryaevRoberts, log_dirichlet_multinomial, log_mean_exp
+
+CONCENTRATIONS = (30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
+"""Rows that the mixture's priors around the reference are worth: large ones look for small changes in large windows."""
+
+MEMORY = 0.5
+"""Of what earlier windows counted, this part is kept at each window: the prior that follows a change within a few."""
+
+
+def ball_radius(bins: int, miss: float) -> float:
+    """r with P(N·KL(p̂‖θ) > r) ≤ `miss`: Agrawal's bound exp(−r)(er/(B−1))^(B−1) (2020), for any N; in nats."""
+    k = bins - 1
+    if k <= 0:
+        return 0.0
+    low, high = float(k), k + 40.0 * (k + math.log(1 / miss))
+    for _ in range(60):
+        middle = (low + high) / 2
+        if middle - k * math.log(middle / k) - k < math.log(1 / miss):
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def log_likelihood_bound(counts: Counts, reference: Counts, radius: float) -> float:
+    """max Σc·lnθ over N·KL(p̂‖θ) ≤ radius.
+
+    The maximum lies on the path θ = (c + λ·p̂)/(M + λ) from the window's shares (λ = 0) to the reference's (λ → ∞).
+    """
+    c, p, n = counts.astype(np.float64), shares(reference), float(reference.sum())
+    total, there, seen = c.sum(), p > 0, c > 0
+
+    def outside(strength: float) -> bool:
+        theta = (c + strength * p) / (total + strength)
+        if (theta[there] <= 0).any():
+            return True
+        return n * float((p[there] * np.log(p[there] / theta[there])).sum()) > radius
+
+    if not outside(0.0):
+        low = high = 0.0
+    else:
+        low, high = 0.0, 1.0
+        while outside(high) and high < 1e18:
+            low, high = high, high * 4
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if outside(middle) else (low, middle)
+    theta = (c + low * p) / (total + low)  # the end outside the ball: the bound is never too small
+    if (theta[seen] <= 0).any():
+        theta = (c + high * p) / (total + high)
+    return float((c[seen] * np.log(theta[seen])).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceDetector:
+    """The evidence of all windows so far that one feature's distribution has left the reference's.
+
+    `reference`: int64[bins], the reference's counts. `miss`: probability that the reference is an unlucky one. `past`:
+    float64[bins], what earlier windows counted, faded.
+    """
+
+    reference: Counts
+    miss: float = 1e-4
+    past: Floats = field(default_factory=lambda: np.empty(0))
+    evidence: ShiryaevRoberts = ShiryaevRoberts()
+    windows: int = 0
+    last_log_e: float = 0.0
+
+    def after(self, counts: ArrayLike) -> ReferenceDetector:
+        """The state after a window that shares no row with those before. An empty window changes nothing."""
+        live = np.asarray(counts, np.int64)
+        if live.shape != self.reference.shape:
+            raise BinsMismatch(f"expected counts of {self.reference.size} bins, got {live.size}")
+        if live.sum() == 0 or self.reference.size < 2:
+            return self
+        log_e = self.log_e_value(live)
+        return ReferenceDetector(
+            reference=self.reference,
+            miss=self.miss,
+            past=MEMORY * (self.past if self.past.size else np.zeros(live.size)) + live,
+            evidence=self.evidence.after(log_e),
+            windows=self.windows + 1,
+            last_log_e=log_e,
+        )
+
+    def log_e_value(self, live: Counts) -> float:
+        """ln of one window's e-value, given the windows before."""
+        base = shares(self.reference, smoothing=0.5)
+        priors = [base * rows for rows in CONCENTRATIONS]
+        if self.past.size:
+            priors.append(self.past + base)  # as sure as the faded windows are many
+        mixture = log_mean_exp([log_dirichlet_multinomial(live, prior) for prior in priors])
+        radius = ball_radius(self.reference.size, self.miss)
+        return mixture - log_likelihood_bound(live, self.reference, radius)
+
+    def alarm(self, alpha: float, features: int = 1) -> bool:
+        """Whether this feature alarms, one of `features` that share an average run length of 1/α windows."""
+        return self.evidence.alarm(alpha / features)
