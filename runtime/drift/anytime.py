@@ -37,7 +37,7 @@ MEMORY = 0.5
 
 
 def ball_radius(bins: int, miss: float) -> float:
-    """r with P(N·KL(p̂‖θ) > r) ≤ `miss`: Agrawal's bound exp(−r)(er/(B−1))^(B−1) (2020), for any N; in nats."""
+    """The r with P(N·KL(p̂‖θ) > r) ≤ `miss`: Agrawal's bound exp(−r)(er/(B−1))^(B−1) (2020), for any N; in nats."""
     k = bins - 1
     if k <= 0:
         return 0.0
@@ -52,7 +52,7 @@ def ball_radius(bins: int, miss: float) -> float:
 
 
 def log_likelihood_bound(counts: Counts, reference: Counts, radius: float) -> float:
-    """max Σc·lnθ over N·KL(p̂‖θ) ≤ radius.
+    """The maximum of Σc·lnθ over N·KL(p̂‖θ) ≤ radius.
 
     The maximum lies on the path θ = (c + λ·p̂)/(M + λ) from the window's shares (λ = 0) to the reference's (λ → ∞).
     """
@@ -91,7 +91,7 @@ class ReferenceDetector:
     reference: Counts
     miss: float = 1e-4
     past: Floats = field(default_factory=lambda: np.empty(0))
-    evidence: ShiryaevRoberts = ShiryaevRoberts()
+    evidence: ShiryaevRoberts = field(default_factory=ShiryaevRoberts)
     windows: int = 0
     last_log_e: float = 0.0
 
@@ -113,7 +113,7 @@ class ReferenceDetector:
         )
 
     def log_e_value(self, live: Counts) -> float:
-        """ln of one window's e-value, given the windows before."""
+        """Logarithm of one window's e-value, given the windows before."""
         base = shares(self.reference, smoothing=0.5)
         priors = [base * rows for rows in CONCENTRATIONS]
         if self.past.size:

@@ -51,7 +51,8 @@ class Apart:
 @dataclass(frozen=True, eq=False)
 class NumericBins:
     """`edges`: float64[bins + 1], ascending, finite; `counts`: int64[bins]; `points`: float64[bins], one value of each
-    bin that stands for all of it. Without `points` it is the one with the least relative error: 2ab/(a+b)."""
+    bin that stands for all of it. Without `points` it is the one with the least relative error: 2ab/(a+b).
+    """
 
     edges: Floats
     counts: Counts
@@ -154,7 +155,8 @@ def _cuts_nothing(bins: NumericBins, edges: Floats) -> NDArray[np.bool_]:
     at = np.searchsorted(bins.edges, edges, side="left")
     outside = (at == 0) | (at == bins.edges.size)
     inside = np.clip(at, 1, bins.counts.size)
-    return outside | (bins.edges[inside] == edges) | (bins.counts[inside - 1] == 0)
+    cuts_nothing: NDArray[np.bool_] = outside | (bins.edges[inside] == edges) | (bins.counts[inside - 1] == 0)
+    return cuts_nothing
 
 
 def _placed(bins: NumericBins, edges: Floats) -> Counts:

@@ -1,8 +1,8 @@
 """How far apart two samples are, from their counts. Functions of values; nothing here knows what is far.
 
 Counts are of the same bins in the same order. Natural logarithms, so divergences are in nats; where a base-2 value is
-usual, `base` says so. `smoothing` adds that many rows to every bin: (c + s) / (N + s·B); ½ is what verdicts use, 0 takes
-shares as they are and needs counts above 0 for logarithms.
+usual, `base` says so. `smoothing` adds that many rows to every bin: (c + s) / (N + s·B); ½ is what verdicts use, 0
+takes shares as they are and needs counts above 0 for logarithms.
 
 Every function raises BinsMismatch for counts of different length, without rows, or negative.
 """
@@ -38,11 +38,12 @@ class TwoSample:
 
 def shares(counts: ArrayLike, *, smoothing: float = 0.0) -> Floats:
     """(c + s) / (N + s·B)."""
-    counts = np.asarray(counts, np.float64)
-    total = counts.sum() + smoothing * counts.size
-    if counts.ndim != 1 or (counts < 0).any() or not total > 0:
+    rows: Floats = np.asarray(counts, np.float64)
+    total = rows.sum() + smoothing * rows.size
+    if rows.ndim != 1 or (rows < 0).any() or not total > 0:
         raise BinsMismatch("expected one row of counts of 0 or more, with at least one row counted")
-    return counts / total
+    smoothed: Floats = (rows + smoothing) / total
+    return smoothed
 
 
 def _both(reference: ArrayLike, live: ArrayLike, smoothing: float) -> tuple[Floats, Floats]:
@@ -149,7 +150,7 @@ def _snap(bins: NumericBins) -> float:
 
 def cramer_von_mises(reference: NumericBins, live: NumericBins) -> float:
     """T of the two-sample test (Anderson 1962): ranks of the points with ties at their middle rank."""
-    points, f, g = _steps(reference, live)
+    _, f, g = _steps(reference, live)
     n, m = reference.total, live.total
     in_f, in_g = np.diff(f, prepend=0) * n, np.diff(g, prepend=0) * m
     middle_rank = np.cumsum(in_f + in_g) - (in_f + in_g - 1) / 2

@@ -1,8 +1,8 @@
 """Many hypotheses at one level. Arrays in the order of the hypotheses in, arrays in the same order out.
 
-    holm                 p-values   probability of any false rejection ≤ level, under any dependence
-    benjamini_hochberg   p-values   expected share of false among the rejected ≤ level, independent or positively dependent
-    e_bh                 e-values   the same, under any dependence
+holm                 p-values   probability of any false rejection ≤ level, under any dependence
+benjamini_hochberg   p-values   expected share of false among the rejected ≤ level, independent or positively dependent
+e_bh                 e-values   the same, under any dependence
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from runtime.drift.binned import Counts, NumericBins
+from runtime.drift.binned import Counts, Floats, NumericBins
 from runtime.drift.distance import chi_square, g_statistic
 
 EXACT_HITS = 2_000
@@ -50,6 +50,11 @@ def chi_square_tail(value: float, degrees: float) -> float:
 def chi_square_quantile(level: float, degrees: float) -> float:
     """The value that χ²_degrees passes with probability `level`; 0 without degrees of freedom."""
     return float(special.chdtri(degrees, level)) if degrees > 0 else 0.0
+
+
+def normal_quantile(level: float) -> float:
+    """The value that a standard normal passes with probability `level`."""
+    return -float(special.ndtri(level))
 
 
 def psi_floor(n: float, m: float, bins: int, level: float) -> Floor:
@@ -153,8 +158,9 @@ def rate_tail(hits: int, rows: int, live_hits: int, live_rows: int) -> float:
     return float(min(1.0, 2 * min(mass[: at + 1].sum(), mass[at:].sum())))
 
 
-def _log_choose(n: int, k: Counts) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+def _log_choose(n: int, k: Counts) -> Floats:
+    logs: Floats = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+    return logs
 
 
 def rate_detectable(hits: int, rows: int, live_rows: int, level: float) -> float:
@@ -170,5 +176,5 @@ def rate_detectable(hits: int, rows: int, live_rows: int, level: float) -> float
     for _ in range(8):  # the variance is that at the risen rate
         between = (rate * rows + min(rate + fewest, 1.0) * live_rows) / (rows + live_rows)
         deviation = float(np.sqrt(between * (1 - between) * noise(rows, live_rows)))
-        fewest = max(fewest, (float(special.ndtri(1 - level / 2)) + 0.67) * deviation)
+        fewest = max(fewest, (normal_quantile(level / 2) + 0.67) * deviation)
     return float(min(fewest, 1.0))

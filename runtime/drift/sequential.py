@@ -71,14 +71,15 @@ class BernoulliProcess:
 
 
 def log_dirichlet_multinomial(counts: ArrayLike, prior: ArrayLike) -> float:
-    """ln of the probability of one sequence with these counts, its shares drawn from Dirichlet(prior)."""
+    """Logarithm of the probability of one sequence with these counts, its shares drawn from Dirichlet(prior)."""
     s, a = np.asarray(counts, np.float64), np.asarray(prior, np.float64)
     parts = special.gammaln(a + s) - special.gammaln(a)
     return float(special.gammaln(a.sum()) - special.gammaln(a.sum() + s.sum()) + parts.sum())
 
 
 def counts_e_value(counts: ArrayLike, shares: ArrayLike, prior: ArrayLike) -> float:
-    """ln e of "rows fall to categories with these shares" against a Dirichlet mixture (Lindon and Malek 2022).
+    """Logarithm of the e-value of "rows fall to categories with these shares" against a Dirichlet mixture (Lindon
+    and Malek 2022).
 
     Of cumulative counts it is an e-process. Example: did a canary get the share of the traffic that it should?
     """
@@ -128,6 +129,6 @@ class Cusum:
 
 
 def log_mean_exp(values: ArrayLike) -> float:
-    """ln of the mean of e-values given as logarithms: an e-value too, whatever their dependence."""
+    """Logarithm of the mean of e-values given as logarithms: an e-value too, whatever their dependence."""
     logs = np.asarray(values, np.float64)
     return float(reduce(np.logaddexp, logs, -np.inf)) - math.log(logs.size)
