@@ -4,7 +4,8 @@ Windows that are compared with one reference are not independent: each is also c
 and a product of their two-sample e-values would add this noise up and alarm one day. So the null hypothesis here is not
 "live is distributed as the reference's rows lie" but "as some distribution does that the reference does not rule out":
 
-    ball       C = {θ : N·KL(p̂‖θ) ≤ r}, p̂ the reference's shares. P(true θ in C) ≥ 1 − `miss`, for any N and B.
+    ball       C = {θ : KL(p̂‖θ) ≤ r/N + tolerance}, p̂ the reference's shares. Without drift the true θ is in C with
+               probability of at least 1 − `miss`, for any N and B. What is within the tolerance is no drift.
     e-value    of a window with counts c:  mixture(c) / max over C of Πθ^c.  For every θ in C its mean is ≤ 1 given the
                past, since the mixture is fixed before the window is seen.
     detector   Shiryaev-Roberts over windows, one for each feature.
@@ -14,7 +15,8 @@ chosen by the reference's counts, then the average run length to the first false
 features that alarm at K/α it is at least 1/α for all together, whatever their dependence: the mean of K detectors is a
 detector. Bins cut at quantiles of the reference keep it by simulation, not by proof.
 
-The price: changes that the reference is too small to tell from its own noise, KL below about r/N, are never found.
+The price: changes that the reference is too small to tell from its own noise, KL below about r/N, are never
+found.
 """
 
 from __future__ import annotations
@@ -32,8 +34,11 @@ from runtime.drift.sequential import ShiryaevRoberts, log_dirichlet_multinomial,
 CONCENTRATIONS = (30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
 """Rows that the mixture's priors around the reference are worth: large ones look for small changes in large windows."""
 
-MEMORY = 0.5
-"""Of what earlier windows counted, this part is kept at each window: the prior that follows a change within a few."""
+TOLERANCE_NATS = 0.005
+"""KL that is of no consequence, about a PSI of 0.01: else windows of a million rows would alarm of anything."""
+
+MEMORY = 0.8
+"""Of what earlier windows counted, this part is kept at each window: the prior that follows a change, as if of about five."""
 
 
 def ball_radius(bins: int, miss: float) -> float:
@@ -90,6 +95,7 @@ class ReferenceDetector:
 
     reference: Counts
     miss: float = 1e-4
+    tolerance_nats: float = TOLERANCE_NATS
     past: Floats = field(default_factory=lambda: np.empty(0))
     evidence: ShiryaevRoberts = field(default_factory=ShiryaevRoberts)
     windows: int = 0
@@ -106,6 +112,7 @@ class ReferenceDetector:
         return ReferenceDetector(
             reference=self.reference,
             miss=self.miss,
+            tolerance_nats=self.tolerance_nats,
             past=MEMORY * (self.past if self.past.size else np.zeros(live.size)) + live,
             evidence=self.evidence.after(log_e),
             windows=self.windows + 1,
@@ -119,7 +126,7 @@ class ReferenceDetector:
         if self.past.size:
             priors.append(self.past + base)  # as sure as the faded windows are many
         mixture = log_mean_exp([log_dirichlet_multinomial(live, prior) for prior in priors])
-        radius = ball_radius(self.reference.size, self.miss)
+        radius = ball_radius(self.reference.size, self.miss) + self.tolerance_nats * float(self.reference.sum())
         return mixture - log_likelihood_bound(live, self.reference, radius)
 
     def alarm(self, alpha: float, features: int = 1) -> bool:

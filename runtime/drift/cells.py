@@ -21,6 +21,10 @@ MOST = 20
 MOST_CATEGORIES = 50
 """Categories with a cell of their own, the most frequent first; the others share one."""
 
+CATEGORY_ROWS = 20
+"""Rows of the reference that a category needs for a cell of its own. Rare ones have one only if they came often by
+chance, which live rows would then not do again."""
+
 DISTINCT_ROWS = 5
 """A value of a discrete reference has a cell of its own only where every value has so many rows: else what the
 reference has not seen would be common among what it is compared with, and no change."""
@@ -62,7 +66,7 @@ def numeric_cells(reference: NumericBins, *, most: int = MOST) -> NumericCells:
 def category_cells(reference: CategoryBins, *, most: int = MOST_CATEGORIES) -> tuple[str, ...]:
     """The categories that have a cell, by rows in the reference; the last cell is for all others."""
     ranked = sorted(reference.counts, key=lambda name: (-reference.counts[name], name))
-    return tuple(name for name in ranked[:most] if reference.counts[name] > 0)
+    return tuple(name for name in ranked[:most] if reference.counts[name] >= CATEGORY_ROWS)
 
 
 def count_categories(bins: CategoryBins, cells: Sequence[str]) -> Counts:
@@ -71,13 +75,32 @@ def count_categories(bins: CategoryBins, cells: Sequence[str]) -> Counts:
     return np.array([*own, bins.total - sum(own)], np.int64)
 
 
-def new_categories(reference: CategoryBins, live: CategoryBins) -> tuple[int, int]:
+@dataclass(frozen=True)
+class NewCategories:
+    """Rows on either side whose category the other rows of the reference do not show.
+
+    `surplus`: by which factor their number varies more than that of independent rows.
+    """
+
+    reference: int
+    live: int
+    surplus: float
+
+
+def new_categories(reference: CategoryBins, live: CategoryBins) -> NewCategories:
     """Rows on either side whose category the other rows of the reference do not show.
 
     Of the live rows: those of categories that the reference lacks, and `other`. Of the reference: `other`, and those
     that are alone in their category, since each would have been new if it had come later (Good and Turing). So a
-    feature with endless categories, such as a user's name, is not new at every look.
+    feature with endless categories, such as a user's name, is not new at every look. The variance of that estimate is
+    (alone + 2·in pairs)/N² (Esty 1983): rare categories come in heaps or not at all. And one that
+    N rows missed by chance comes in a heap of M/N where it comes once in N.
     """
     alone = sum(count == 1 for count in reference.counts.values())
+    in_pairs = sum(count == 2 for count in reference.counts.values())
+    hits = reference.other + alone
     new = sum(count for name, count in live.counts.items() if reference.counts.get(name, 0) == 0)
-    return reference.other + alone, live.other + new
+    surplus = 1.0
+    if new or alone or in_pairs:
+        surplus = (hits + 2 * in_pairs + 1) / (hits + 1) * max(1.0, live.total / max(reference.total, 1))
+    return NewCategories(hits, live.other + new, surplus)

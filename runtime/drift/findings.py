@@ -50,10 +50,11 @@ def findings_of(
             yield _numeric_shape(subject, role, reference, live, thresholds, level)
         case CategoryBins(), CategoryBins():
             yield _category_shape(subject, role, reference, live, thresholds, level)
-            hits = cells.new_categories(reference, live)
+            new = cells.new_categories(reference, live)
+            hits = (new.reference, new.live)
             if any(hits):
                 rows = (reference.total, live.total)
-                yield _rate(subject, role, Aspect.NEW_CATEGORY, hits, rows, thresholds.rate, level)
+                yield _rate(subject, role, Aspect.NEW_CATEGORY, hits, rows, thresholds.rate, level, new.surplus)
         case RateCounts(), RateCounts():
             hits, rows = (reference.hits, live.hits), (reference.rows, live.rows)
             yield _rate(subject, role, Aspect.RATE, hits, rows, thresholds.rate, level)
@@ -82,6 +83,7 @@ def _rate(
     rows: tuple[int, int],
     threshold: float,
     level: float,
+    surplus: float = 1.0,
 ) -> Finding:
     shares = [hit / row if row else 0.0 for hit, row in zip(hits, rows, strict=True)]
     pooled = sum(hits) / max(sum(rows), 1)
@@ -89,7 +91,7 @@ def _rate(
     difference = abs(shares[1] - shares[0])
     critical = null.rate_detectable(hits[0], rows[0], rows[1], level)
     effect = Effect("difference of shares", difference, difference, difference, floor, critical, threshold)
-    p = null.rate_tail(hits[0], rows[0], hits[1], rows[1])
+    p = null.rate_tail(*(int(count / surplus) for count in (hits[0], rows[0], hits[1], rows[1])))
     note = f"{shares[1]:.3%} where {shares[0]:.3%} were expected"
     return Finding(subject, role, aspect, (effect,), p, rows[0], rows[1], note=note)
 
