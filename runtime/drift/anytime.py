@@ -22,23 +22,27 @@ found.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from runtime.drift.binned import BinsMismatch, Counts, Floats
 from runtime.drift.distance import shares
-from runtime.drift.sequential import ShiryaevRoberts, log_dirichlet_multinomial, log_mean_exp
+from runtime.drift.sequential import ShiryaevRoberts, log_dirichlet_multinomial
 
 CONCENTRATIONS = (30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
 """Rows that the mixture's priors around the reference are worth: large ones look for small changes in large windows."""
 
-TOLERANCE_NATS = 0.005
-"""KL that is of no consequence, about a PSI of 0.01: else windows of a million rows would alarm of anything."""
+TOLERANCE_NATS = 0.002
+"""KL that is of no consequence, about a PSI of 0.004: else windows of a million rows would alarm of anything."""
 
-MEMORY = 0.8
-"""Of what earlier windows counted, this part is kept at each window: the prior that follows a change, as if of about five."""
+MEMORIES = (0.5, 0.9, 0.98)
+"""Of what earlier windows counted, these parts are kept at each window: priors that follow a change within 2, 10, 50."""
+
+SHARE = 0.02
+"""Part of the priors' weight that is dealt out evenly at each window, so that another may be best tomorrow."""
 
 
 def ball_radius(bins: int, miss: float) -> float:
@@ -90,13 +94,15 @@ class ReferenceDetector:
     """The evidence of all windows so far that one feature's distribution has left the reference's.
 
     `reference`: int64[bins], the reference's counts. `miss`: probability that the reference is an unlucky one. `past`:
-    float64[bins], what earlier windows counted, faded.
+    float64[memories, bins], what earlier windows counted, faded. `weights`: float64[priors], how well each prior has
+    foretold the windows; fixed before a window is seen. Memory: bins · (memories + 1) · 8 bytes.
     """
 
     reference: Counts
     miss: float = 1e-4
     tolerance_nats: float = TOLERANCE_NATS
-    past: Floats = field(default_factory=lambda: np.empty(0))
+    past: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    weights: Floats = field(default_factory=lambda: np.empty(0))
     evidence: ShiryaevRoberts = field(default_factory=ShiryaevRoberts)
     windows: int = 0
     last_log_e: float = 0.0
@@ -108,26 +114,22 @@ class ReferenceDetector:
             raise BinsMismatch(f"expected counts of {self.reference.size} bins, got {live.size}")
         if live.sum() == 0 or self.reference.size < 2:
             return self
-        log_e = self.log_e_value(live)
-        return ReferenceDetector(
-            reference=self.reference,
-            miss=self.miss,
-            tolerance_nats=self.tolerance_nats,
-            past=MEMORY * (self.past if self.past.size else np.zeros(live.size)) + live,
+        base = shares(self.reference, smoothing=0.5)
+        past = self.past if self.past.size else np.zeros((len(MEMORIES), live.size))
+        priors = [*(base * rows for rows in CONCENTRATIONS), *(past + base)]
+        weights = self.weights if self.weights.size else np.full(len(priors), 1 / len(priors))
+        foretold = np.log(weights) + [log_dirichlet_multinomial(live, prior) for prior in priors]
+        mixture = float(special.logsumexp(foretold))
+        radius = ball_radius(self.reference.size, self.miss) + self.tolerance_nats * float(self.reference.sum())
+        log_e = mixture - log_likelihood_bound(live, self.reference, radius)
+        return replace(
+            self,
+            past=np.array(MEMORIES)[:, None] * past + live,
+            weights=(1 - SHARE) * np.exp(foretold - mixture) + SHARE / len(priors),
             evidence=self.evidence.after(log_e),
             windows=self.windows + 1,
             last_log_e=log_e,
         )
-
-    def log_e_value(self, live: Counts) -> float:
-        """Logarithm of one window's e-value, given the windows before."""
-        base = shares(self.reference, smoothing=0.5)
-        priors = [base * rows for rows in CONCENTRATIONS]
-        if self.past.size:
-            priors.append(self.past + base)  # as sure as the faded windows are many
-        mixture = log_mean_exp([log_dirichlet_multinomial(live, prior) for prior in priors])
-        radius = ball_radius(self.reference.size, self.miss) + self.tolerance_nats * float(self.reference.sum())
-        return mixture - log_likelihood_bound(live, self.reference, radius)
 
     def alarm(self, alpha: float, features: int = 1) -> bool:
         """Whether this feature alarms, one of `features` that share an average run length of 1/α windows."""

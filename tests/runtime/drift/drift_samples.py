@@ -14,14 +14,14 @@ from functools import cache
 import numpy as np
 from scipy import stats
 
-from runtime.drift.binned import GRID_SCALE, Apart, CategoryBins, NumericBins
+from runtime.drift.binned import GRID_SCALE, Apart, Bins, CategoryBins, NumericBins
 
 REPLICATIONS = int(os.environ.get("DRIFTGATE_REPLICATIONS", "0"))
-"""Of simulations, where it is set; each test has a smaller number of its own."""
+"""Of simulations; each test has a number of its own, which is raised to this one where it is smaller."""
 
 
 def replications(default: int) -> int:
-    return REPLICATIONS or default
+    return max(REPLICATIONS, default)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,3 +96,16 @@ def draw_all(random: np.random.Generator, rows: int) -> dict[str, NumericBins | 
         else:
             drawn[name] = distribution.draw(random, rows)
     return drawn
+
+
+def together(panes: list[Bins]) -> Bins:
+    """The window of several panes."""
+    first = panes[0]
+    if isinstance(first, CategoryBins):
+        names = dict.fromkeys(name for pane in panes for name in pane.counts)
+        return CategoryBins({name: sum(pane.counts.get(name, 0) for pane in panes) for name in names})
+    edges = np.unique(np.concatenate([pane.edges for pane in panes]))
+    counts = np.zeros(edges.size - 1, np.int64)
+    for pane in panes:
+        counts[np.searchsorted(edges, pane.edges[1:][pane.counts > 0]) - 1] += pane.counts[pane.counts > 0]
+    return NumericBins(edges, counts, apart=Apart(missing=sum(pane.apart.missing for pane in panes)))

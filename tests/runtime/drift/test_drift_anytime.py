@@ -78,9 +78,7 @@ def test_ten_features_alarm_less_often_than_the_average_run_length_says(rows: in
         detectors = [ReferenceDetector(c.count(r), tolerance_nats=0) for c, r in zip(cells, references, strict=True)]
         length = windows
         for at in range(windows):
-            detectors = [
-                d.after(c.count(NORMAL.draw(random, window))) for d, c in zip(detectors, cells, strict=True)
-            ]
+            detectors = [d.after(c.count(NORMAL.draw(random, window))) for d, c in zip(detectors, cells, strict=True)]
             if any(detector.alarm(alpha, features) for detector in detectors):
                 length = at
                 break
@@ -117,7 +115,7 @@ def test_a_change_within_the_tolerance_is_no_drift_in_any_number_of_rows() -> No
     random = np.random.default_rng(5)
     reference = NORMAL.draw(random, 1_000_000)
     cells = numeric_cells(reference)
-    strict, tolerant = (ReferenceDetector(cells.count(reference), tolerance_nats=t) for t in (0.0, 0.005))
+    strict, tolerant = (ReferenceDetector(cells.count(reference), tolerance_nats=t) for t in (0.0, 0.002))
     slightly = BinnedDistribution.of(stats.norm(0.05, 1).cdf)
     for _ in range(10):
         counts = cells.count(slightly.draw(random, 100_000))

@@ -65,7 +65,13 @@ def test_a_side_without_rows_has_the_others_bins() -> None:
 
 
 def test_numbers_that_are_no_bins_are_refused() -> None:
-    for edges, counts in (([0.0, 1.0], [1, 2]), ([1.0, 0.0], [1]), ([0.0, np.inf], [1]), ([0.0, 1.0], [-1]), ([0.0], [])):
+    for edges, counts in (
+        ([0.0, 1.0], [1, 2]),
+        ([1.0, 0.0], [1]),
+        ([0.0, np.inf], [1]),
+        ([0.0, 1.0], [-1]),
+        ([0.0], []),
+    ):
         if (edges, counts) == ([0.0], []):
             assert NumericBins(np.array(edges), np.array(counts)).total == 0
             continue

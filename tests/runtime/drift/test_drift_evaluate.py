@@ -127,9 +127,7 @@ def test_moved_correlations_and_rows_told_apart_are_found() -> None:
         return x
 
     columns = ("a", "b", "c", "d")
-    reference = Summary(
-        "r", {}, correlations={"a": Correlation(9_000, 0.6)}, rows=rows(0.7, 4_000), columns=columns
-    )
+    reference = Summary("r", {}, correlations={"a": Correlation(9_000, 0.6)}, rows=rows(0.7, 4_000), columns=columns)
     live = Summary("w", {}, correlations={"a": Correlation(3_000, 0.1)}, rows=rows(-0.7, 2_000), columns=columns)
     report = evaluate(reference, live)
     assert set(report.drifted) == {"a", JOINT}

@@ -39,7 +39,12 @@ def test_large_samples_have_at_least_the_p_value_of_ks_and_little_more_in_the_ta
 
 
 def test_rates_have_the_p_value_of_the_exact_conditional_test() -> None:
-    for hits, rows, live_hits, live_rows in ((3, 1000, 12, 1000), (0, 10_000, 4, 1000), (40, 200, 90, 300), (5, 5, 1, 9)):
+    for hits, rows, live_hits, live_rows in (
+        (3, 1000, 12, 1000),
+        (0, 10_000, 4, 1000),
+        (40, 200, 90, 300),
+        (5, 5, 1, 9),
+    ):
         table = stats.hypergeom(rows + live_rows, hits + live_hits, live_rows)
         tail = min(table.cdf(live_hits), table.sf(live_hits - 1))
         assert null.rate_tail(hits, rows, live_hits, live_rows) == pytest.approx(min(1, 2 * tail), rel=1e-6)
@@ -88,7 +93,9 @@ def test_floors_are_the_means_of_identical_distributions(n: int, m: int) -> None
     assert max(passed.values()) <= allowed, passed
 
 
-@pytest.mark.parametrize(("n", "m", "bins"), [(100, 100, 20), (10_000, 100, 20), (10_000, 1000, 50), (300, 100_000, 10)])
+@pytest.mark.parametrize(
+    ("n", "m", "bins"), [(100, 100, 20), (10_000, 100, 20), (10_000, 1000, 50), (300, 100_000, 10)]
+)
 def test_p_values_of_counts_keep_their_level_far_out(n: int, m: int, bins: int) -> None:
     """Skewed shares, so that pooling has work; pooling decides which cells are compared."""
     random = np.random.default_rng(bins + n)
@@ -131,7 +138,9 @@ def test_a_constant_has_a_floor_of_zero_distance() -> None:
     assert null.chi_square_tail(0.0, 0) == 1.0
 
 
-@pytest.mark.parametrize(("hits", "rows", "live_rows"), [(0, 10_000, 1_000), (200, 10_000, 1_000), (5_000, 10_000, 5_000)])
+@pytest.mark.parametrize(
+    ("hits", "rows", "live_rows"), [(0, 10_000, 1_000), (200, 10_000, 1_000), (5_000, 10_000, 5_000)]
+)
 def test_a_rise_that_is_called_detectable_is_mostly_found(hits: int, rows: int, live_rows: int) -> None:
     random = np.random.default_rng(rows)
     level = 1e-5

@@ -104,9 +104,7 @@ def test_counts_keep_their_level_at_every_look() -> None:
 
 
 def test_a_mixture_is_a_distribution_over_sequences() -> None:
-    total = sum(
-        math.comb(6, a) * math.exp(log_dirichlet_multinomial([a, 6 - a], [0.7, 2.0])) for a in range(7)
-    )
+    total = sum(math.comb(6, a) * math.exp(log_dirichlet_multinomial([a, 6 - a], [0.7, 2.0])) for a in range(7))
     assert total == pytest.approx(1)
     assert log_mean_exp([0.0, math.log(3)]) == pytest.approx(math.log(2))
 
