@@ -46,7 +46,7 @@ SHARE = 0.02
 
 
 def ball_radius(bins: int, miss: float) -> float:
-    """The r with P(N·KL(p̂‖θ) > r) ≤ `miss`: Agrawal's bound exp(−r)(er/(B−1))^(B−1) (2020), for any N; in nats."""
+    """The r with P(N·KL(p̂‖θ) > r) ≤ `miss`, in nats: Agrawal's bound exp(−r)(er/(B−1))^(B−1) (2020), for any N."""
     k = bins - 1
     if k <= 0:
         return 0.0

@@ -164,6 +164,29 @@ def _placed(bins: NumericBins, edges: Floats) -> Counts:
     return np.bincount(cell, weights=bins.counts, minlength=edges.size - 1).astype(np.int64)
 
 
+def bins_of_cells(
+    lower: ArrayLike, upper: ArrayLike, counts: ArrayLike, points: ArrayLike | None = None, apart: Apart | None = None
+) -> NumericBins:
+    """Bins from those cells of a histogram that hold something: all of one length, ascending, without overlap.
+
+    Between cells that do not touch there is an empty bin. The cell of zero is (0, 0); bounds that are infinite, or 0
+    beside it, are drawn in to the nearest finite number. `points` stand for the cells, else their representatives.
+    """
+    low, high = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
+    zero = (low == 0) & (high == 0)
+    largest = np.finfo(np.float64).max
+    low = np.clip(np.where(zero, -ZERO_REACH, np.where(low == 0, ZERO_REACH, low)), -largest, largest)
+    high = np.clip(np.where(zero, ZERO_REACH, np.where(high == 0, -ZERO_REACH, high)), -largest, largest)
+    edges = np.union1d(low, high)
+    full = np.zeros(max(edges.size - 1, 0), np.int64)
+    at = np.searchsorted(edges, low)
+    full[at] = np.asarray(counts, np.int64)
+    standing = representatives(edges) if edges.size else np.empty(0)
+    if points is not None:
+        standing[at] = np.asarray(points, np.float64)
+    return NumericBins(edges, full, standing, apart or Apart())
+
+
 def grid_bins(values: ArrayLike, *, scale: int = GRID_SCALE, missing: int = 0) -> NumericBins:
     """Bins of `values` (any shape) on the base-2 grid: (2^(k/2^scale), 2^((k+1)/2^scale)], mirrored for negatives.
 
@@ -186,11 +209,7 @@ def grid_bins(values: ArrayLike, *, scale: int = GRID_SCALE, missing: int = 0) -
         highs.append(-small[::-1] if sign < 0 else large)
         counts.append(times[::-1] if sign < 0 else times)
     if zeros := int((finite == 0).sum()):
-        lows.append(np.array([-ZERO_REACH]))
-        highs.append(np.array([ZERO_REACH]))
-        counts.append(np.array([zeros]))
-    low, high, count = np.concatenate(lows), np.concatenate(highs), np.concatenate(counts)
-    edges = np.union1d(low, high)
-    full = np.zeros(max(edges.size - 1, 0), np.int64)
-    full[np.searchsorted(edges, low)] = count
-    return NumericBins(edges=edges, counts=full, apart=apart)
+        lows.insert(1, np.zeros(1))
+        highs.insert(1, np.zeros(1))
+        counts.insert(1, np.array([zeros]))
+    return bins_of_cells(np.concatenate(lows), np.concatenate(highs), np.concatenate(counts), apart=apart)

@@ -4,7 +4,8 @@ Each is an immutable state: `after(...)` gives the next one. E-values are kept a
 
     e-process   E[e] ≤ 1 at any stopping time: P(e ever ≥ 1/α) ≤ α (Ville). Reject at ≥ 1/α.
     e-detector  E[M_τ] ≤ E[τ] at any stopping time τ: alarm at ≥ 1/α gives an average run length ≥ 1/α between false
-                alarms (Shin, Ramdas and Rinaldo 2023). It never stops, and restarts by itself.
+                alarms (Shin, Ramdas and Rinaldo 2023). It never stops, and restarts by itself. Within T looks the
+                probability of a false alarm is at most αT (Doob, for Shiryaev-Roberts).
 
 For windows against one reference see `anytime`.
 """

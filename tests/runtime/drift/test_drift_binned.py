@@ -12,6 +12,7 @@ from runtime.drift.binned import (
     NumericBins,
     RateCounts,
     align,
+    bins_of_cells,
     grid_bins,
     representatives,
 )
@@ -87,3 +88,14 @@ def test_the_deviation_is_that_of_the_points() -> None:
     assert grid_bins([]).deviation == 0
     values = np.random.default_rng(5).normal(3, 2, 10_000)
     assert grid_bins(values).deviation == pytest.approx(values.std(), rel=0.02)
+
+
+def test_cells_of_a_histogram_become_bins_with_empty_ones_between() -> None:
+    bins = bins_of_cells(
+        [-4.0, 0.0, 0.0, 1.0, 8.0], [-2.0, 0.0, 1e-320, 2.0, np.inf], [1, 2, 3, 4, 5], [-3, 0, 1e-320, 1.5, 9]
+    )
+    held = {float(point): int(count) for point, count in zip(bins.points, bins.counts, strict=True) if count}
+    assert held == {-3.0: 1, 0.0: 2, 1e-320: 3, 1.5: 4, 9.0: 5}
+    assert np.isfinite(bins.edges).all()
+    assert bins.total == 15
+    assert bins_of_cells([], [], []).rows == 0
