@@ -39,14 +39,14 @@ TOLERANCE_NATS = 0.002
 """KL that is of no consequence, about a PSI of 0.004: else windows of a million rows would alarm of anything."""
 
 MEMORIES = (0.5, 0.9, 0.98)
-"""Of what earlier windows counted, these parts are kept at each window: priors that follow a change within 2, 10, 50."""
+    """The r, in nats, with P(N·KL(p̂‖θ) > r) ≤ `miss` for any N: exp(−r)(er/(B−1))^(B−1) (Agrawal 2020)."""
 
 SHARE = 0.02
 """Part of the priors' weight that is dealt out evenly at each window, so that another may be best tomorrow."""
 
 
 def ball_radius(bins: int, miss: float) -> float:
-    """The r with P(N·KL(p̂‖θ) > r) ≤ `miss`, in nats: Agrawal's bound exp(−r)(er/(B−1))^(B−1) (2020), for any N."""
+    """The r with P(N·KL(p̂‖θ) > r) ≤ `miss`, in nats, for any N: exp(−r)(er/(B−1))^(B−1) (Agrawal 2020)."""
     k = bins - 1
     if k <= 0:
         return 0.0

@@ -90,8 +90,10 @@ def delay_of_windows(name: str, window_rows: int, seed: int) -> tuple[int | None
 
 
 def delay_of_evidence(name: str, seed: int, alpha: float = 1 / 8640 / 20) -> int | None:
-    """Rows from the change to the alarm of the detector, looked at every 1,000 rows, at an average run length of 172,800
-    such looks for thirty features together."""
+    """Rows from the change to the alarm of the evidence, a look every 1,000 rows, at an average run length of 172,800.
+
+    That is for thirty features together.
+    """
     random = np.random.default_rng([seed, 1])
     before, after = CHANGES[name]
     reference = before.draw(random, REFERENCE_ROWS)
