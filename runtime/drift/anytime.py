@@ -39,7 +39,7 @@ TOLERANCE_NATS = 0.002
 """KL that is of no consequence, about a PSI of 0.004: else windows of a million rows would alarm of anything."""
 
 MEMORIES = (0.5, 0.9, 0.98)
-    """The r, in nats, with P(N·KL(p̂‖θ) > r) ≤ `miss` for any N: exp(−r)(er/(B−1))^(B−1) (Agrawal 2020)."""
+"""Of what earlier windows counted, these parts are kept at each: priors that follow a change within 2, 10, 50."""
 
 SHARE = 0.02
 """Part of the priors' weight that is dealt out evenly at each window, so that another may be best tomorrow."""

@@ -1,8 +1,8 @@
 """Every subject's evidence against one reference, pane after pane, with one average run length for all.
 
 A look of `evaluate` measures a window: how much, now. A watch sums up: it finds what lasts, though too small for a
-window, and its guarantee has no horizon. It is fed panes that share no row. Each costs evidence, so those of a quiet model are
-put together first, to about a thousand rows.
+window, and its guarantee has no horizon. It is fed panes that share no row. Each costs evidence, so those of a quiet
+model are put together first, to about a thousand rows.
 """
 
 from __future__ import annotations
