@@ -108,11 +108,11 @@ class ReferenceDetector:
     last_log_e: float = 0.0
 
     def after(self, counts: ArrayLike) -> ReferenceDetector:
-        """The state after a window that shares no row with those before. An empty window changes nothing."""
+        """The state after a window that shares no row with those before. An empty one says nothing."""
         live = np.asarray(counts, np.int64)
         if live.shape != self.reference.shape:
             raise BinsMismatch(f"expected counts of {self.reference.size} bins, got {live.size}")
-        if live.sum() == 0 or self.reference.size < 2:
+        if live.sum() == 0 or self.reference.sum() == 0 or self.reference.size < 2:
             return self
         base = shares(self.reference, smoothing=0.5)
         past = self.past if self.past.size else np.zeros((len(MEMORIES), live.size))

@@ -21,8 +21,8 @@ Counts = NDArray[np.int64]
 GRID_SCALE = 5
 """Bins double in width every 2^5 of them: representatives are within 1.083 % of every value."""
 
-ZERO_REACH = float(np.finfo(np.float64).smallest_subnormal)
-"""Zero has a bin to itself: (-ZERO_REACH, ZERO_REACH]."""
+ZERO_REACH = float(np.finfo(np.float64).tiny)
+"""Zero shares its bin, (-ZERO_REACH, ZERO_REACH], with subnormal numbers only."""
 
 
 class BinsMismatch(ValueError):
@@ -89,9 +89,15 @@ class NumericBins:
         """Standard deviation of the points; 0 without rows."""
         if self.total == 0:
             return 0.0
-        weights = self.counts / self.total
-        mean = float(weights @ self.points)
-        return float(np.sqrt(weights @ (self.points - mean) ** 2))
+        weights, unit = self.counts / self.total, self.largest
+        points = self.points / unit  # squares of the largest numbers are none
+        return unit * float(np.sqrt(weights @ (points - weights @ points) ** 2))
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude of a point that has rows; 1 if that is 0."""
+        held = self.points[self.counts > 0]
+        return float(np.abs(held).max(initial=0.0)) or 1.0
 
 
 @dataclass(frozen=True)
@@ -134,9 +140,10 @@ def representatives(edges: Floats) -> Floats:
     """For each bin (a, b] the value with the least relative error, 2ab/(a+b); 0 where 0 lies inside."""
     low, high = edges[:-1], edges[1:]
     same_sign = np.sign(low) * np.sign(high) > 0
-    total = np.where(same_sign, low + high, 1.0)
-    middle = np.where((low < 0) & (high >= 0), 0.0, (low + high) / 2)
-    return np.where(same_sign, 2 * low * (high / total), middle)
+    middle = np.where((low < 0) & (high >= 0), 0.0, low / 2 + high / 2)
+    with np.errstate(over="ignore"):  # of a bin that spans everything
+        ratio = np.where(same_sign, low, 1.0) / np.where(same_sign, high, 1.0)
+        return np.where(same_sign, low * (2 / (1 + ratio)), middle)
 
 
 def align(one: NumericBins, other: NumericBins) -> tuple[Floats, Counts, Counts]:
@@ -169,21 +176,22 @@ def bins_of_cells(
 ) -> NumericBins:
     """Bins from those cells of a histogram that hold something: all of one length, ascending, without overlap.
 
-    Between cells that do not touch there is an empty bin. The cell of zero is (0, 0); bounds that are infinite, or 0
-    beside it, are drawn in to the nearest finite number. `points` stand for the cells, else their representatives.
+    Between cells that do not touch there is an empty bin. The cell of zero is (0, 0), and cells of subnormal
+    numbers join it; infinite bounds are drawn in. `points` stand for the cells, else their representatives.
     """
     low, high = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
-    zero = (low == 0) & (high == 0)
     largest = np.finfo(np.float64).max
-    low = np.clip(np.where(zero, -ZERO_REACH, np.where(low == 0, ZERO_REACH, low)), -largest, largest)
-    high = np.clip(np.where(zero, ZERO_REACH, np.where(high == 0, -ZERO_REACH, high)), -largest, largest)
+    zero = (low >= -ZERO_REACH) & (high <= ZERO_REACH)
+    low = np.where(zero, -ZERO_REACH, np.where((low >= 0) & (low < ZERO_REACH), ZERO_REACH, low))
+    high = np.where(zero, ZERO_REACH, np.where((high <= 0) & (high > -ZERO_REACH), -ZERO_REACH, high))
+    low, high = np.maximum(low, -largest), np.minimum(high, largest)
     edges = np.union1d(low, high)
     full = np.zeros(max(edges.size - 1, 0), np.int64)
     at = np.searchsorted(edges, low)
-    full[at] = np.asarray(counts, np.int64)
+    np.add.at(full, at, np.asarray(counts, np.int64))
     standing = representatives(edges) if edges.size else np.empty(0)
     if points is not None:
-        standing[at] = np.asarray(points, np.float64)
+        standing[at] = np.where(zero, 0.0, np.asarray(points, np.float64))
     return NumericBins(edges, full, standing, apart or Apart())
 
 
@@ -204,7 +212,8 @@ def grid_bins(values: ArrayLike, *, scale: int = GRID_SCALE, missing: int = 0) -
     for sign in (-1, 1):
         magnitudes = np.abs(finite[np.sign(finite) == sign])
         keys, times = np.unique(np.ceil(np.log2(magnitudes) * 2**scale).astype(np.int64), return_counts=True)
-        small, large = np.exp2((keys - 1) / 2**scale), np.exp2(keys / 2**scale)
+        with np.errstate(over="ignore"):  # the last bin ends at infinity
+            small, large = np.exp2((keys - 1) / 2**scale), np.exp2(keys / 2**scale)
         lows.append(-large[::-1] if sign < 0 else small)
         highs.append(-small[::-1] if sign < 0 else large)
         counts.append(times[::-1] if sign < 0 else times)

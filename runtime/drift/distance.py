@@ -9,12 +9,15 @@ Every function raises BinsMismatch for counts of different length, without rows,
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from runtime.drift.binned import BinsMismatch, Counts, Floats, NumericBins
+
+LARGEST = sys.float_info.max
 
 SMOOTHING = 0.5
 """Half a row in each bin (Jeffreys): a bin that is empty on one side gives a large value, not an infinite one."""
@@ -129,23 +132,31 @@ def _steps(reference: NumericBins, live: NumericBins) -> tuple[Floats, Floats, F
     return points, functions[0], functions[1]
 
 
-def wasserstein(reference: NumericBins, live: NumericBins) -> float:
-    """W1 = ∫|F−G|dx with each bin's rows at its point, in the unit of the values."""
+def wasserstein(reference: NumericBins, live: NumericBins, *, unit: float = 1.0) -> float:
+    """W1 = ∫|F−G|dx with each bin's rows at its point, in the unit of the values or in multiples of `unit`."""
     points, f, g = _steps(reference, live)
-    return float(np.abs(f - g)[:-1] @ np.diff(points))
+    largest = max(reference.largest, live.largest)
+    return _in_units(float(np.abs(f - g)[:-1] @ np.diff(points / largest)), largest, unit)
 
 
-def wasserstein_error(reference: NumericBins, live: NumericBins) -> float:
+def _in_units(share: float, largest: float, unit: float) -> float:
+    """`share` of the largest magnitude, in multiples of `unit`; at most the largest number there is."""
+    return min(share * (largest / unit), LARGEST) if share > 0 else 0.0
+
+
+def wasserstein_error(reference: NumericBins, live: NumericBins, *, unit: float = 1.0) -> float:
     """At most this far is `wasserstein` from the W1 of the values: what both samples move when snapped to points.
 
     On the base-2 grid it is close to α(E|X|+E|Y|).
     """
-    return _snap(reference) + _snap(live)
+    return min(_snap(reference, unit) + _snap(live, unit), LARGEST)
 
 
-def _snap(bins: NumericBins) -> float:
-    reach = np.maximum(bins.points - bins.edges[:-1], bins.edges[1:] - bins.points)
-    return float(bins.counts @ reach) / max(bins.total, 1)
+def _snap(bins: NumericBins, unit: float) -> float:
+    held, largest = bins.counts > 0, bins.largest
+    points, low, high = (array[held] / largest for array in (bins.points, bins.edges[:-1], bins.edges[1:]))
+    share = float(bins.counts[held] @ np.maximum(points - low, high - points)) / max(bins.total, 1)
+    return _in_units(share, largest, unit)
 
 
 def cramer_von_mises(reference: NumericBins, live: NumericBins) -> float:
@@ -162,13 +173,15 @@ def cramer_von_mises(reference: NumericBins, live: NumericBins) -> float:
         with_i = (first + last) / 2 * inside
         with_i2 = (last * (last + 1) * (2 * last + 1) - (first - 1) * first * (2 * first - 1)) / 6
         u += size * float((inside * middle_rank**2 - 2 * middle_rank * with_i + with_i2).sum())
-    return u / (n * m * (n + m)) - (4 * n * m - 1) / (6 * (n + m))
+    t: float = u / (n * m * (n + m)) - (4 * n * m - 1) / (6 * (n + m))
+    return t
 
 
 def energy(reference: NumericBins, live: NumericBins) -> float:
     """√(2E|X−Y| − E|X−X′| − E|Y−Y′|) = √(2∫(F−G)²dx) (Székely), in the root of the values' unit."""
     points, f, g = _steps(reference, live)
-    return float(np.sqrt(2 * ((f - g)[:-1] ** 2 @ np.diff(points))))
+    largest = max(reference.largest, live.largest)
+    return float(np.sqrt(2 * ((f - g)[:-1] ** 2 @ np.diff(points / largest))) * np.sqrt(largest))
 
 
 def pooled(reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0) -> tuple[Counts, Counts]:

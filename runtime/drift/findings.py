@@ -128,8 +128,11 @@ def _numeric_shape(
     _, p, q = align(reference, live)
     bracket, ks_floor = distance.ks_bracket(p, q), null.ks_floor(n, m, level)
     sigma = reference.deviation or live.deviation or 1.0
-    w1, error = distance.wasserstein(reference, live) / sigma, distance.wasserstein_error(reference, live) / sigma
-    w1_floor = null.wasserstein_floor(reference, live, level)
+    w1, error = (
+        distance.wasserstein(reference, live, unit=sigma),
+        distance.wasserstein_error(reference, live, unit=sigma),
+    )
+    w1_floor = null.wasserstein_floor(reference, live, level, unit=sigma)
     effects = (
         *_divergences(*few, thresholds, level),
         Effect("KS", bracket.low, bracket.low, bracket.high, ks_floor.mean, ks_floor.critical, thresholds.ks),
@@ -138,8 +141,8 @@ def _numeric_shape(
             w1,
             max(w1 - error, 0.0),
             w1 + error,
-            w1_floor.mean / sigma,
-            w1_floor.critical / sigma,
+            w1_floor.mean,
+            w1_floor.critical,
             thresholds.wasserstein,
             "σ",
         ),

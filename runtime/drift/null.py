@@ -105,21 +105,34 @@ def _ks_exact(reach: int, n: int, m: int) -> float:
     return float(min(max(1 - row[m], 0.0), 1.0))
 
 
-def wasserstein_floor(reference: NumericBins, live: NumericBins, level: float) -> Floor:
+def wasserstein_floor(reference: NumericBins, live: NumericBins, level: float, *, unit: float = 1.0) -> Floor:
     """E W1 ≈ √(2/π)·√(1/n+1/m)·∫√(F(1−F))dx with F of both samples together; for the critical value the Borell-TIS
     bound of the Gaussian limit: P(W1 ≥ mean + z·σ√(1/n+1/m)) ≤ exp(−z²/2), in which σ is exact (Hoeffding's formula).
     """
-    points = np.concatenate([reference.points, live.points])
     counts = np.concatenate([reference.counts, live.counts]).astype(np.float64)
-    if not counts.sum() > 0:
+    if not (reference.total and live.total):
         return Floor(np.inf, np.inf)
+    largest = max(reference.largest, live.largest)
+    points = np.concatenate([reference.points, live.points])[counts > 0] / largest
     order = np.argsort(points)
-    points, weights = points[order], counts[order] / counts.sum()
+    points, weights = points[order], counts[counts > 0][order] / counts.sum()
     f = np.clip(np.cumsum(weights), 0, 1)[:-1]
     scale = float(np.sqrt(noise(reference.total, live.total)))
     mean = float(np.sqrt(2 / np.pi)) * scale * float(np.sqrt(f * (1 - f)) @ np.diff(points))
     sigma = float(np.sqrt(weights @ (points - weights @ points) ** 2))
-    return Floor(mean, mean + scale * sigma * float(np.sqrt(-2 * np.log(level))))
+    critical = mean + scale * sigma * float(np.sqrt(-2 * np.log(level)))
+    return Floor(mean * (largest / unit), critical * (largest / unit))
+
+
+def cramer_von_mises_tail(reference: NumericBins, live: NumericBins) -> float:
+    """p-value of `distance.cramer_von_mises`: exact up to 20 rows on each side, asymptotic beyond.
+
+    It unfolds the rows again, so it is for small samples and for people; verdicts do without.
+    """
+    from scipy import stats  # takes a second to import
+
+    rows = [np.repeat(side.points, side.counts) for side in (reference, live)]
+    return float(stats.cramervonmises_2samp(*rows).pvalue)
 
 
 def counts_tail(reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0) -> float:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from runtime.drift import distance
+from runtime.drift import distance, null
 from runtime.drift.binned import BinsMismatch, NumericBins, align, grid_bins
 
 P, Q = [50, 30, 15, 5], [40, 30, 20, 10]
@@ -48,6 +48,7 @@ def test_distances_of_the_ten_values_have_their_golden_values() -> None:
     assert distance.ks_bracket(p, q).low == pytest.approx(0.5)
     assert distance.wasserstein(x, y) == pytest.approx(17.7)
     assert distance.cramer_von_mises(x, y) == pytest.approx(0.2675)
+    assert null.cramer_von_mises_tail(x, y) == pytest.approx(0.1760268, abs=1e-7)
     assert distance.energy(x, y) == pytest.approx(3.0951575, abs=1e-7)
 
 

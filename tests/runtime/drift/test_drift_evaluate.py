@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drift_samples import draw_all
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.drift.binned import Apart, BinsMismatch, CategoryBins, NumericBins, RateCounts, grid_bins
 from runtime.drift.cells import new_categories, numeric_cells
 from runtime.drift.correlation import Correlation
 from runtime.drift.evaluate import JOINT, Parameters, Summary, evaluate, follow
 from runtime.drift.verdict import Alarm, Aspect, Decision, Hysteresis, Role
+from runtime.drift.watch import Watch
 
 RANDOM = np.random.default_rng(0)
 NORMAL = RANDOM.normal(size=20_000)
@@ -171,3 +174,32 @@ def test_a_look_over_thirty_features_has_a_verdict_for_each() -> None:
     report = look(draw_all(random, 20_000), draw_all(random, 5_000))
     assert len(report.verdicts) == 30
     assert report.decision is not Decision.DRIFTED
+
+
+VALUES = st.one_of(
+    st.sampled_from([0.0, -0.0, 5e-324, -1e-310, 1.7e308, -1.7e308, np.nan, np.inf, -np.inf, 1.0, 1e-200]),
+    st.floats(width=64),
+)
+
+
+@given(st.lists(VALUES, max_size=40), st.lists(VALUES, max_size=40), st.integers(1, 3_000))
+def test_any_numbers_at_all_have_a_verdict_and_no_warning(one: list[float], other: list[float], times: int) -> None:
+    reference, live = grid_bins(one * times), grid_bins(other)
+    assert (reference.rows, live.rows) == (len(one) * times, len(other))
+    report = look({"a": reference}, {"a": live})
+    for finding in report.of("a").findings:
+        assert 0 <= finding.p <= finding.p_adjusted <= 1
+        for effect in finding.effects:
+            assert not np.isnan([effect.value, effect.low, effect.high, effect.floor, effect.critical]).any()
+            assert 0 <= effect.low <= effect.high
+    assert report.of("a").sentence()
+    assert Watch.of({"a": reference}).after({"a": live}).log_e("a") < np.inf
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 2_000)),
+    st.dictionaries(st.text(max_size=1), st.integers(0, 9)),
+)
+def test_any_categories_at_all_have_a_verdict(one: dict[str, int], other: dict[str, int]) -> None:
+    report = look({"a": CategoryBins(one, 3)}, {"a": CategoryBins(other)})
+    assert all(0 <= finding.p <= 1 for finding in report.of("a").findings)
