@@ -49,7 +49,7 @@ class Parameters:
 
 
 @dataclass(frozen=True, eq=False)
-class Summary:
+class Sample:
     """What is known of one sample. `source` names it in verdicts: a profile's digest, a reference's name, a window.
 
     `rows`: float64[rows, features] of a reservoir, in the order of `columns`; None without the classifier.
@@ -68,7 +68,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Report:
+class DriftReport:
     """One look. `verdicts` are ranked: drifted first, then by effect."""
 
     reference: str
@@ -106,7 +106,7 @@ class Report:
         return next(verdict for verdict in self.verdicts if verdict.subject == subject)
 
 
-def evaluate(reference: Summary, live: Summary, parameters: Parameters | None = None) -> Report:
+def evaluate(reference: Sample, live: Sample, parameters: Parameters | None = None) -> DriftReport:
     """Raises BinsMismatch where a subject is of another kind on the other side."""
     parameters = parameters or Parameters()
     common = [subject for subject in reference.subjects if subject in live.subjects]
@@ -136,7 +136,7 @@ def evaluate(reference: Summary, live: Summary, parameters: Parameters | None = 
     only_one = (reference.subjects.keys() ^ live.subjects.keys()) | (
         reference.correlations.keys() ^ live.correlations.keys()
     )
-    return Report(
+    return DriftReport(
         reference=reference.source,
         window=live.source,
         start_seconds=live.start_seconds,
@@ -171,8 +171,8 @@ def _ranked(verdicts: list[Verdict]) -> tuple[Verdict, ...]:
 
 
 def follow(
-    report: Report, alarms: Mapping[str, Alarm], hysteresis: Hysteresis | None = None
-) -> tuple[Report, dict[str, Alarm]]:
+    report: DriftReport, alarms: Mapping[str, Alarm], hysteresis: Hysteresis | None = None
+) -> tuple[DriftReport, dict[str, Alarm]]:
     """The report with alarms and since when, and the alarms after this look. Subjects not in it keep theirs."""
     hysteresis = hysteresis or Hysteresis()
     after = dict(alarms)

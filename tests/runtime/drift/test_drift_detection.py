@@ -21,7 +21,7 @@ from scipy import stats
 from runtime.drift.anytime import ReferenceDetector
 from runtime.drift.binned import Bins, CategoryBins, grid_bins
 from runtime.drift.cells import category_cells, count_categories, numeric_cells
-from runtime.drift.evaluate import JOINT, Summary, evaluate
+from runtime.drift.evaluate import JOINT, Sample, evaluate
 from runtime.drift.projection import projections
 
 REFERENCE_ROWS = 50_000
@@ -80,7 +80,7 @@ def delay_of_windows(name: str, window_rows: int, seed: int) -> tuple[int | None
         if len(kept) < (kept.maxlen or 0):
             continue
         window = {subject: together([each[subject] for each in kept]) for subject in reference}
-        drifted = evaluate(Summary("reference", reference), Summary("window", window)).drifted
+        drifted = evaluate(Sample("reference", reference), Sample("window", window)).drifted
         if rows <= 0:
             false_alarms += bool(drifted)
         elif drifted:
@@ -151,10 +151,10 @@ def test_a_rotated_correlation_with_unchanged_marginals_is_found() -> None:
     reference = rotated_rows(random, 10_000, 0.6)
     project = projections(reference.mean(0), reference.std(0), seed=0)
 
-    def summary(x: np.ndarray, source: str) -> Summary:
+    def summary(x: np.ndarray, source: str) -> Sample:
         subjects = {column: grid_bins(values) for column, values in zip(columns, x.T, strict=True)}
         subjects |= {f"projection {i}": grid_bins(values) for i, values in enumerate(project(x).T)}
-        return Summary(source, subjects, rows=x[:: max(len(x) // 4_000, 1)], columns=columns)
+        return Sample(source, subjects, rows=x[:: max(len(x) // 4_000, 1)], columns=columns)
 
     whole, stream = summary(reference, "reference"), rotated_rows(random, 4_000, 0.6)
     assert not evaluate(whole, summary(stream, "window")).drifted

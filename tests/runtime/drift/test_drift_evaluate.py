@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from runtime.drift.binned import Apart, BinsMismatch, CategoryBins, NumericBins, RateCounts, grid_bins
 from runtime.drift.cells import new_categories, numeric_cells
 from runtime.drift.correlation import Correlation
-from runtime.drift.evaluate import JOINT, Parameters, Summary, evaluate, follow
+from runtime.drift.evaluate import JOINT, Parameters, Sample, evaluate, follow
+from runtime.drift.evidence import Evidence
 from runtime.drift.verdict import Alarm, Aspect, Decision, Hysteresis, Role
-from runtime.drift.watch import Watch
 
 RANDOM = np.random.default_rng(0)
 NORMAL = RANDOM.normal(size=20_000)
 
 
 def look(reference: dict, live: dict, **more: object) -> object:
-    return evaluate(Summary("sha256:ab", reference), Summary("window", live, 100.0, 160.0), **more)
+    return evaluate(Sample("sha256:ab", reference), Sample("window", live, 100.0, 160.0), **more)
 
 
 def test_the_feature_that_moved_is_ranked_first_and_named_with_all_that_is_asked_for() -> None:
@@ -114,10 +114,10 @@ def test_endless_categories_are_not_new_at_every_look() -> None:
 
 def test_rates_and_latencies_of_the_service_are_subjects_like_others() -> None:
     roles = {"errors": Role.SERVICE, "latency": Role.SERVICE}
-    reference = Summary(
+    reference = Sample(
         "r", {"errors": RateCounts(20, 20_000), "latency": grid_bins(RANDOM.lognormal(0, 1, 20_000))}, roles=roles
     )
-    live = Summary("w", {"errors": RateCounts(60, 2_000), "latency": grid_bins(RANDOM.lognormal(0.5, 1, 2_000))})
+    live = Sample("w", {"errors": RateCounts(60, 2_000), "latency": grid_bins(RANDOM.lognormal(0.5, 1, 2_000))})
     report = evaluate(reference, live)
     assert set(report.drifted) == {"errors", "latency"}
     assert report.of("errors").role is Role.SERVICE
@@ -130,16 +130,16 @@ def test_moved_correlations_and_rows_told_apart_are_found() -> None:
         return x
 
     columns = ("a", "b", "c", "d")
-    reference = Summary("r", {}, correlations={"a": Correlation(9_000, 0.6)}, rows=rows(0.7, 4_000), columns=columns)
-    live = Summary("w", {}, correlations={"a": Correlation(3_000, 0.1)}, rows=rows(-0.7, 2_000), columns=columns)
+    reference = Sample("r", {}, correlations={"a": Correlation(9_000, 0.6)}, rows=rows(0.7, 4_000), columns=columns)
+    live = Sample("w", {}, correlations={"a": Correlation(3_000, 0.1)}, rows=rows(-0.7, 2_000), columns=columns)
     report = evaluate(reference, live)
     assert set(report.drifted) == {"a", JOINT}
     assert report.of(JOINT).finding.note.startswith("a × b -")
-    same = evaluate(reference, Summary("w", {}, rows=rows(0.7, 4_000), columns=columns))
+    same = evaluate(reference, Sample("w", {}, rows=rows(0.7, 4_000), columns=columns))
     assert same.decision is Decision.STABLE
     assert same.uncompared == ("a",)
     with pytest.raises(BinsMismatch):
-        evaluate(reference, Summary("w", {}, rows=rows(0.7, 2_000), columns=("b", "a", "c", "d")))
+        evaluate(reference, Sample("w", {}, rows=rows(0.7, 2_000), columns=("b", "a", "c", "d")))
 
 
 def test_what_only_one_side_has_is_named_and_other_kinds_are_refused() -> None:
@@ -162,7 +162,7 @@ def test_alarms_follow_reports_and_say_since_when() -> None:
     alarms: dict[str, Alarm] = {"gone": Alarm()}
     seen = []
     for at in range(3):
-        report = evaluate(Summary("r", reference), Summary("w", drifted, 10.0 * at, 10.0 * at + 10))
+        report = evaluate(Sample("r", reference), Sample("w", drifted, 10.0 * at, 10.0 * at + 10))
         report, alarms = follow(report, alarms, Hysteresis(2, 2))
         seen.append((report.of("a").alarmed, report.of("a").since_seconds))
     assert seen == [(False, 0.0), (True, 0.0), (True, 0.0)]
@@ -193,7 +193,7 @@ def test_any_numbers_at_all_have_a_verdict_and_no_warning(one: list[float], othe
             assert not np.isnan([effect.value, effect.low, effect.high, effect.floor, effect.critical]).any()
             assert 0 <= effect.low <= effect.high
     assert report.of("a").sentence()
-    assert Watch.of({"a": reference}).after({"a": live}).log_e("a") < np.inf
+    assert Evidence.of({"a": reference}).after({"a": live}).log_e("a") < np.inf
 
 
 @given(

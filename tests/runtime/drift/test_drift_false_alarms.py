@@ -12,7 +12,7 @@ from drift_samples import draw_all, replications, together
 from scipy import stats
 
 from runtime.drift.binned import grid_bins
-from runtime.drift.evaluate import Parameters, Report, Summary, evaluate
+from runtime.drift.evaluate import DriftReport, Parameters, Sample, evaluate
 from runtime.drift.projection import projections
 
 LEVEL = 0.05
@@ -25,7 +25,7 @@ def at_or_under(alarms: int, runs: int, level: float = LEVEL) -> bool:
     return alarms <= stats.binom.isf(1e-4, runs, level)
 
 
-def significant(report: Report, level: float = LEVEL) -> bool:
+def significant(report: DriftReport, level: float = LEVEL) -> bool:
     """Any hypothesis rejected, whatever its effect: a harder test than an alarm, which needs both."""
     return any(finding.p_adjusted <= level for verdict in report.verdicts for finding in verdict.findings)
 
@@ -37,7 +37,7 @@ def test_thirty_features_alarm_together_at_or_under_the_level(window_rows: int, 
     runs = replications(30)
     found = alarms = 0
     for _ in range(runs):
-        pair = Summary("r", draw_all(random, reference_rows)), Summary("w", draw_all(random, window_rows))
+        pair = Sample("r", draw_all(random, reference_rows)), Sample("w", draw_all(random, window_rows))
         report = evaluate(*pair, Parameters(level=LEVEL, looks=1))
         found += significant(report)
         alarms += bool(report.drifted)
@@ -58,7 +58,7 @@ def test_all_looks_at_windows_against_one_reference_alarm_together_at_or_under_t
         for _ in range(looks):
             kept = [*kept, {k: v for k, v in draw_all(random, window_rows // panes).items() if k in reference}][-panes:]
             window = {k: together([pane[k] for pane in kept]) for k in reference}
-            report = evaluate(Summary("r", reference), Summary("w", window), Parameters(level=LEVEL, looks=looks))
+            report = evaluate(Sample("r", reference), Sample("w", window), Parameters(level=LEVEL, looks=looks))
             any_found |= significant(report)
         found += any_found
     print(f"M={window_rows}: {found}/{runs} runs of {looks} looks with anything significant")
@@ -78,10 +78,10 @@ def test_classifier_and_projections_of_rows_alarm_together_at_or_under_the_level
         x[:, 1], x[:, 2] = np.exp(x[:, 1] / 2), np.round(x[:, 2])
         return x
 
-    def summary(x: np.ndarray, project: object) -> Summary:
+    def summary(x: np.ndarray, project: object) -> Sample:
         subjects = {name: grid_bins(column) for name, column in zip(names, x.T, strict=True)}
         subjects |= {f"projection {i}": grid_bins(column) for i, column in enumerate(project(x).T)}
-        return Summary("rows", subjects, rows=x, columns=names)
+        return Sample("rows", subjects, rows=x, columns=names)
 
     for _ in range(runs):
         reference, live = rows(2_000), rows(window_rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,8 @@ def test_every_state_answers_every_sign() -> None:
     assert all(ALARMS[state, Sign.SILENT] is state for state in AlarmState)
     assert all(ALARMS[state, Sign.CONFIRMED] is AlarmState.ALARMED for state in AlarmState)
     assert all(ALARMS[state, Sign.CALMED] is AlarmState.QUIET for state in AlarmState)
+    page = Path(__file__).parents[3] / "docs" / "drift.md"
+    assert mermaid() in page.read_text()
     assert mermaid().count("-->") == 1 + sum(a is not b for (a, _), b in ALARMS.items())
 
 

@@ -1,6 +1,6 @@
 """Every subject's evidence against one reference, pane after pane, with one average run length for all.
 
-A look of `evaluate` measures a window: how much, now. A watch sums up: it finds what lasts, though too small for a
+A look of `evaluate` measures a window: how much, now. Evidence sums up: it finds what lasts, though too small for a
 window, and its guarantee has no horizon. It is fed panes that share no row. Each costs evidence, so those of a quiet
 model are put together first, to about a thousand rows.
 """
@@ -16,26 +16,26 @@ from runtime.drift.anytime import ReferenceDetector
 from runtime.drift.binned import Apart, Bins, BinsMismatch, CategoryBins, Counts, NumericBins, RateCounts
 from runtime.drift.cells import NumericCells, category_cells, count_categories, numeric_cells
 
-WATCHED_CELLS = 10
+EVIDENCE_CELLS = 10
 """Fewer than a look has: evidence is spent on each cell in each pane."""
 
-WATCHED_CATEGORIES = 20
+EVIDENCE_CATEGORIES = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Counter:
+class CellCounter:
     """Counts a subject's rows in the cells that its reference fixed; what lies in no bin has cells of its own."""
 
     subject: str
     cells: NumericCells | tuple[str, ...] | None
 
     @classmethod
-    def of(cls, subject: str, reference: Bins) -> Counter:
+    def of(cls, subject: str, reference: Bins) -> CellCounter:
         match reference:
             case NumericBins():
-                return cls(subject, numeric_cells(reference, most=WATCHED_CELLS))
+                return cls(subject, numeric_cells(reference, most=EVIDENCE_CELLS))
             case CategoryBins():
-                return cls(subject, category_cells(reference, most=WATCHED_CATEGORIES))
+                return cls(subject, category_cells(reference, most=EVIDENCE_CATEGORIES))
             case RateCounts():
                 return cls(subject, None)
 
@@ -55,18 +55,18 @@ def _apart(apart: Apart) -> Counts:
 
 
 @dataclass(frozen=True, eq=False)
-class Watch:
+class Evidence:
     """Immutable; `after` gives the next one. Subjects are fixed by the reference; a pane may lack some."""
 
-    counters: Mapping[str, Counter]
+    counters: Mapping[str, CellCounter]
     detectors: Mapping[str, ReferenceDetector]
 
     @classmethod
-    def of(cls, reference: Mapping[str, Bins]) -> Watch:
-        counters = {subject: Counter.of(subject, bins) for subject, bins in reference.items()}
+    def of(cls, reference: Mapping[str, Bins]) -> Evidence:
+        counters = {subject: CellCounter.of(subject, bins) for subject, bins in reference.items()}
         return cls(counters, {name: ReferenceDetector(count(reference[name])) for name, count in counters.items()})
 
-    def after(self, pane: Mapping[str, Bins]) -> Watch:
+    def after(self, pane: Mapping[str, Bins]) -> Evidence:
         """With a pane that shares no row with those before. Raises BinsMismatch for a subject of another kind."""
         seen = {
             name: self.detectors[name].after(self.counters[name](bins))
