@@ -71,7 +71,7 @@ def test_ten_features_alarm_less_often_than_the_average_run_length_says(rows: in
     """One reference, cells cut at its quantiles, 1/α = 2,000 windows for all ten: within 100, one run in twenty."""
     random = np.random.default_rng(rows + window)
     alpha, windows, features = 1 / 2_000, 100, 10
-    runs, lengths = replications(60) // 10, []
+    runs, lengths = replications(40) // 10, []
     for _ in range(runs):
         references = [NORMAL.draw(random, rows) for _ in range(features)]
         cells = [numeric_cells(reference) for reference in references]

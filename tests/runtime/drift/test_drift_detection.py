@@ -27,7 +27,7 @@ from runtime.drift.projection import projections
 REFERENCE_ROWS = 50_000
 PANE_ROWS = 250
 WINDOWS_ROWS = (1_000, 10_000)
-CALM_LOOKS = 60
+CALM_LOOKS = 45
 MOST_ROWS = 40_000
 
 NORMAL = BinnedDistribution.of(stats.norm.cdf)

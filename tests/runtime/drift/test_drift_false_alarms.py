@@ -34,7 +34,7 @@ def significant(report: DriftReport, level: float = LEVEL) -> bool:
 @pytest.mark.parametrize("window_rows", WINDOWS)
 def test_thirty_features_alarm_together_at_or_under_the_level(window_rows: int, reference_rows: int) -> None:
     random = np.random.default_rng([window_rows, reference_rows])
-    runs = replications(30)
+    runs = replications(20)
     found = alarms = 0
     for _ in range(runs):
         pair = Sample("r", draw_all(random, reference_rows)), Sample("w", draw_all(random, window_rows))
