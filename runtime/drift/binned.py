@@ -64,7 +64,7 @@ class NumericBins:
         counts = np.asarray(self.counts, np.int64)
         if edges.ndim != 1 or counts.ndim != 1 or edges.size != counts.size + (counts.size > 0 or edges.size > 0):
             raise BinsMismatch(f"expected one edge more than bins, got {edges.size} edges and {counts.size} bins")
-        if not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
+        if not (np.isfinite(edges).all() and (edges[1:] > edges[:-1]).all()):
             raise BinsMismatch("expected finite edges that ascend")
         if (counts < 0).any():
             raise BinsMismatch("expected counts of 0 or more")
