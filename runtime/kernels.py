@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy.ma  # noqa: F401  # numba asks for it at a process's first call of a kernel: 6 ms that a request would wait
 from llvmlite import ir
 from numba.core import config, types
 from numba.extending import intrinsic
