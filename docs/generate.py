@@ -25,6 +25,7 @@ from generator import (
     otel,
     protos,
     record,
+    sketches,
     span_sizes,
     versions,
 )
@@ -53,6 +54,14 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "ring": record.ring,
         "series": record.series,
         "sizes": record.sizes,
+    },
+    "sketches.md": {
+        "scales": sketches.scales,
+        "memory": sketches.memory,
+        "block": sketches.block,
+        "envelope": sketches.envelope,
+        "payloads": sketches.payloads,
+        "example": sketches.example,
     },
     "how-to/observability.md": {"sizes": span_sizes.sizes},
     "how-to/limits.md": {

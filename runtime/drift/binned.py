@@ -1,0 +1,224 @@
+"""What drift evaluation sees of a sample: counts by bin or by category, and what lies in no bin, counted apart.
+
+    rows = counts in bins or categories + Apart (missing, NaN, ±Inf, out of range)
+
+Zero is a value and lies in a bin. A bin is (edges[i], edges[i + 1]]; which of two bins a value on an edge belongs to is
+the maker's choice, as long as it is the same for both samples. Bins of the same grid at different resolutions can be
+compared: `align` finds the finest bins that cut through no count of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+GRID_SCALE = 5
+"""Bins double in width every 2^5 of them: representatives are within 1.083 % of every value."""
+
+ZERO_REACH = float(np.finfo(np.float64).tiny)
+"""Zero shares its bin, (-ZERO_REACH, ZERO_REACH], with subnormal numbers only."""
+
+
+class BinsMismatch(ValueError):
+    """Two summaries that cannot be compared, or numbers that are no bins."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Rows that lie in no bin."""
+
+    missing: int = 0
+    nan: int = 0
+    positive_infinity: int = 0
+    negative_infinity: int = 0
+    out_of_range: int = 0
+
+    @property
+    def infinite(self) -> int:
+        return self.positive_infinity + self.negative_infinity
+
+    @property
+    def rows(self) -> int:
+        return self.missing + self.nan + self.infinite + self.out_of_range
+
+
+@dataclass(frozen=True, eq=False)
+class NumericBins:
+    """`edges`: float64[bins + 1], ascending, finite; `counts`: int64[bins]; `points`: float64[bins], one value of each
+    bin that stands for all of it. Without `points` it is the one with the least relative error: 2ab/(a+b).
+    """
+
+    edges: Floats
+    counts: Counts
+    points: Floats = field(default_factory=lambda: np.empty(0))
+    apart: Apart = Apart()
+
+    def __post_init__(self) -> None:
+        edges = np.asarray(self.edges, np.float64)
+        counts = np.asarray(self.counts, np.int64)
+        if edges.ndim != 1 or counts.ndim != 1 or edges.size != counts.size + (counts.size > 0 or edges.size > 0):
+            raise BinsMismatch(f"expected one edge more than bins, got {edges.size} edges and {counts.size} bins")
+        if not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
+            raise BinsMismatch("expected finite edges that ascend")
+        if (counts < 0).any():
+            raise BinsMismatch("expected counts of 0 or more")
+        points = np.asarray(self.points, np.float64)
+        if points.size == 0:
+            points = representatives(edges)
+        if points.size != counts.size:
+            raise BinsMismatch(f"expected a point for each of {counts.size} bins, got {points.size}")
+        for name, value in (("edges", edges), ("counts", counts), ("points", points)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def total(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def rows(self) -> int:
+        return self.total + self.apart.rows
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the points; 0 without rows."""
+        if self.total == 0:
+            return 0.0
+        weights, unit = self.counts / self.total, self.largest
+        points = self.points / unit  # squares of the largest numbers are none
+        return unit * float(np.sqrt(weights @ (points - weights @ points) ** 2))
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude of a point that has rows; 1 if that is 0."""
+        held = self.points[self.counts > 0]
+        return float(np.abs(held).max(initial=0.0)) or 1.0
+
+
+@dataclass(frozen=True)
+class CategoryBins:
+    """Rows by category. `other`: rows whose category is not told apart, because it is not declared or has no room."""
+
+    counts: Mapping[str, int]
+    other: int = 0
+    apart: Apart = Apart()
+
+    def __post_init__(self) -> None:
+        if self.other < 0 or any(count < 0 for count in self.counts.values()):
+            raise BinsMismatch("expected counts of 0 or more")
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values()) + self.other
+
+    @property
+    def rows(self) -> int:
+        return self.total + self.apart.rows
+
+
+@dataclass(frozen=True)
+class RateCounts:
+    """Rows of which some are counted: requests that failed, predictions that were rejected."""
+
+    hits: int
+    rows: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hits <= self.rows:
+            raise BinsMismatch(f"expected 0 <= hits <= rows, got {self.hits} of {self.rows}")
+
+
+Bins = NumericBins | CategoryBins | RateCounts
+
+
+def representatives(edges: Floats) -> Floats:
+    """For each bin (a, b] the value with the least relative error, 2ab/(a+b); 0 where 0 lies inside."""
+    low, high = edges[:-1], edges[1:]
+    same_sign = np.sign(low) * np.sign(high) > 0
+    middle = np.where((low < 0) & (high >= 0), 0.0, low / 2 + high / 2)
+    with np.errstate(over="ignore"):  # of a bin that spans everything
+        ratio = np.where(same_sign, low, 1.0) / np.where(same_sign, high, 1.0)
+        return np.where(same_sign, low * (2 / (1 + ratio)), middle)
+
+
+def align(one: NumericBins, other: NumericBins) -> tuple[Floats, Counts, Counts]:
+    """The finest common bins: edges, and the counts of either in them. No count of either is cut."""
+    if one.counts.size == 0 or other.counts.size == 0:
+        whole = one if one.counts.size else other
+        nothing = np.zeros_like(whole.counts)
+        return whole.edges, (whole.counts if whole is one else nothing), (whole.counts if whole is other else nothing)
+    edges = np.union1d(one.edges, other.edges)
+    edges = edges[_cuts_nothing(one, edges) & _cuts_nothing(other, edges)]
+    return edges, _placed(one, edges), _placed(other, edges)
+
+
+def _cuts_nothing(bins: NumericBins, edges: Floats) -> NDArray[np.bool_]:
+    """For each edge: is it one of `bins`, outside of them, or inside an empty one?"""
+    at = np.searchsorted(bins.edges, edges, side="left")
+    outside = (at == 0) | (at == bins.edges.size)
+    inside = np.clip(at, 1, bins.counts.size)
+    cuts_nothing: NDArray[np.bool_] = outside | (bins.edges[inside] == edges) | (bins.counts[inside - 1] == 0)
+    return cuts_nothing
+
+
+def _placed(bins: NumericBins, edges: Floats) -> Counts:
+    cell = np.clip(np.searchsorted(edges, bins.edges[1:], side="left") - 1, 0, edges.size - 2)
+    return np.bincount(cell, weights=bins.counts, minlength=edges.size - 1).astype(np.int64)
+
+
+def bins_of_cells(
+    lower: ArrayLike, upper: ArrayLike, counts: ArrayLike, points: ArrayLike | None = None, apart: Apart | None = None
+) -> NumericBins:
+    """Bins from those cells of a histogram that hold something: all of one length, ascending, without overlap.
+
+    Between cells that do not touch there is an empty bin. The cell of zero is (0, 0), and cells of subnormal
+    numbers join it; infinite bounds are drawn in. `points` stand for the cells, else their representatives.
+    """
+    low, high = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
+    largest = np.finfo(np.float64).max
+    zero = (low >= -ZERO_REACH) & (high <= ZERO_REACH)
+    low = np.where(zero, -ZERO_REACH, np.where((low >= 0) & (low < ZERO_REACH), ZERO_REACH, low))
+    high = np.where(zero, ZERO_REACH, np.where((high <= 0) & (high > -ZERO_REACH), -ZERO_REACH, high))
+    low, high = np.maximum(low, -largest), np.minimum(high, largest)
+    edges = np.union1d(low, high)
+    full = np.zeros(max(edges.size - 1, 0), np.int64)
+    at = np.searchsorted(edges, low)
+    np.add.at(full, at, np.asarray(counts, np.int64))
+    standing = representatives(edges) if edges.size else np.empty(0)
+    if points is not None:
+        standing[at] = np.where(zero, 0.0, np.asarray(points, np.float64))
+    return NumericBins(edges, full, standing, apart or Apart())
+
+
+def grid_bins(values: ArrayLike, *, scale: int = GRID_SCALE, missing: int = 0) -> NumericBins:
+    """Bins of `values` (any shape) on the base-2 grid: (2^(k/2^scale), 2^((k+1)/2^scale)], mirrored for negatives.
+
+    Neighbouring bins without a count are one bin. NaN and ±Inf are counted apart.
+    """
+    flat = np.asarray(values, np.float64).ravel()
+    finite = flat[np.isfinite(flat)]
+    apart = Apart(
+        missing=missing,
+        nan=int(np.isnan(flat).sum()),
+        positive_infinity=int(np.isposinf(flat).sum()),
+        negative_infinity=int(np.isneginf(flat).sum()),
+    )
+    lows, highs, counts = [], [], []
+    for sign in (-1, 1):
+        magnitudes = np.abs(finite[np.sign(finite) == sign])
+        keys, times = np.unique(np.ceil(np.log2(magnitudes) * 2**scale).astype(np.int64), return_counts=True)
+        with np.errstate(over="ignore"):  # the last bin ends at infinity
+            small, large = np.exp2((keys - 1) / 2**scale), np.exp2(keys / 2**scale)
+        lows.append(-large[::-1] if sign < 0 else small)
+        highs.append(-small[::-1] if sign < 0 else large)
+        counts.append(times[::-1] if sign < 0 else times)
+    if zeros := int((finite == 0).sum()):
+        lows.insert(1, np.zeros(1))
+        highs.insert(1, np.zeros(1))
+        counts.insert(1, np.array([zeros]))
+    return bins_of_cells(np.concatenate(lows), np.concatenate(highs), np.concatenate(counts), apart=apart)

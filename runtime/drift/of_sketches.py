@@ -1,0 +1,133 @@
+"""What drift evaluation sees, made from sketches. The rest of runtime.drift knows no sketch.
+
+Two sketches are made comparable together, not each alone: histograms are brought to the coarser of their scales, and
+of frequent values those are named that both sketches can tell. Else a sample would differ for having been summarized
+more coarsely.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from runtime.drift.binned import Apart, BinsMismatch, CategoryBins, NumericBins, bins_of_cells
+from runtime.drift.cells import CATEGORY_ROWS
+from runtime.drift.correlation import Correlation
+from runtime.sketch.block import Block
+from runtime.sketch.buckets import MAX_SCALE
+from runtime.sketch.categories import CategoryCounts
+from runtime.sketch.exponential import ExponentialHistogram
+from runtime.sketch.frequent import FrequentValues
+from runtime.sketch.moments import Moments
+
+CERTAIN = 2
+"""Values that make up more than this many times the share that a sketch may miss of each are kept in it, and their
+counts are near to exact."""
+
+Pair = tuple[NumericBins, NumericBins]
+
+
+def numeric_bins(histogram: ExponentialHistogram, *, scale: int = MAX_SCALE) -> NumericBins:
+    """At `scale`, or the histogram's own where that is coarser.
+
+    For what has no partner yet, such as the reference of `Evidence`: what is coarser than it later on is counted where
+    the middle of its buckets lies. Two that are there are better made by `numeric_pair`.
+    """
+    at_scale = histogram if histogram.scale <= scale else histogram.coarsened(scale)
+    cells, aside = at_scale.cells(), at_scale.aside
+    apart = Apart(
+        missing=aside["missing"],
+        nan=aside["nan"],
+        positive_infinity=aside["plus_infinity"],
+        negative_infinity=aside["minus_infinity"],
+        out_of_range=aside["below"] + aside["above"],
+    )
+    return bins_of_cells(cells.lower, cells.upper, cells.counts, apart=apart)
+
+
+def numeric_pair(reference: ExponentialHistogram, live: ExponentialHistogram) -> Pair:
+    """Both at the coarser of their scales, so that every bin of one lies within a cell of the other."""
+    scale = min(reference.scale, live.scale)
+    return numeric_bins(reference, scale=scale), numeric_bins(live, scale=scale)
+
+
+def subjects_of_blocks(
+    reference: Block, live: Block, names: Sequence[str]
+) -> tuple[dict[str, NumericBins], dict[str, NumericBins]]:
+    """The features of two blocks by name, each pair at its own scale; for `Sample`. BinsMismatch for other features."""
+    _check(reference, names)
+    _check(live, names)
+    pairs = {name: numeric_pair(reference.histogram(at), live.histogram(at)) for at, name in enumerate(names)}
+    return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
+
+
+def category_bins(counts: CategoryCounts) -> CategoryBins:
+    """Declared categories, exactly; what was not declared is `other`."""
+    by_name = {str(name): count for name, count in counts.by_category().items()}
+    return CategoryBins(by_name, counts.other, Apart(missing=counts.missing))
+
+
+def frequent_pair(
+    reference: FrequentValues, live: FrequentValues, *, missing: tuple[int, int] = (0, 0)
+) -> tuple[CategoryBins, CategoryBins]:
+    """Frequent values of both; rows of what is not named are `other`. `missing`: of either, since sketches count none.
+
+    While both sketches told all values apart (offset 0), all are named and counts are exact. Beyond, those are that the
+    larger sample has in so many of its rows that either sketch would have kept them, and that luck did not choose them;
+    they count as the most that they can have been, which is near to exact for what came from the beginning on. Texts
+    that were cut to the same beginning are one category.
+    """
+    least_share = CERTAIN * max(side.offset / max(side.total, 1) for side in (reference, live))
+    ours, theirs = _by_name(reference), _by_name(live)
+    if least_share:
+        larger, rows = (ours, reference.total) if reference.total >= live.total else (theirs, live.total)
+        names = {name for name, most in larger.items() if most >= max(least_share * rows, CATEGORY_ROWS)}
+        ours, theirs = ({name: most for name, most in side.items() if name in names} for side in (ours, theirs))
+    return _of_names(ours, reference, missing[0]), _of_names(theirs, live, missing[1])
+
+
+def _by_name(values: FrequentValues) -> dict[str, int]:
+    most: dict[str, int] = {}
+    for frequent in values.top():
+        name = f"{frequent.value}…" if frequent.cut else str(frequent.value)
+        most[name] = most.get(name, 0) + frequent.at_most
+    return most
+
+
+def _of_names(most: dict[str, int], values: FrequentValues, missing: int) -> CategoryBins:
+    """Upper bounds can add up to more rows than there are: then all are lowered alike."""
+    part = min(1.0, values.total / (sum(most.values()) or 1))
+    counts = most if part == 1 else {name: math.floor(count * part) for name, count in most.items()}
+    return CategoryBins(counts, values.total - sum(counts.values()), Apart(missing=missing))
+
+
+def correlation_of_moments(moments: Moments, *, spread: float) -> Correlation | None:
+    """With the prediction. None where magnitudes are too large for their squares.
+
+    Moments cannot tell `spread`: take it from rows (`correlation_of`); 1 is for columns near to normal only.
+    """
+    summary = moments.summary()
+    if math.isfinite(summary.correlation):
+        return Correlation(summary.pairs, summary.correlation, spread)
+    return Correlation(summary.pairs, 0.0, spread) if _constant(moments) else None
+
+
+def _constant(moments: Moments) -> bool:
+    _, _, _, pairs, _, _, m2_x, m2_y, _ = moments.row[0].tolist()
+    return pairs < 2 or (math.isfinite(m2_x) and math.isfinite(m2_y))
+
+
+def correlations_of_block(block: Block, names: Sequence[str], spreads: Mapping[str, float]) -> dict[str, Correlation]:
+    """Of each feature with the prediction, where `spreads` has a spread for it and it can be told; for `Sample`."""
+    _check(block, names)
+    told = {
+        name: correlation_of_moments(block.moments_of(at), spread=spreads[name])
+        for at, name in enumerate(names)
+        if name in spreads
+    }
+    return {name: correlation for name, correlation in told.items() if correlation is not None}
+
+
+def _check(block: Block, names: Sequence[str]) -> None:
+    if len(names) != block.shape.features or len(set(names)) != len(names):
+        raise BinsMismatch(f"expected a name of its own for each of {block.shape.features} features, got {names}")
