@@ -44,7 +44,7 @@ class Desk:
         words = records.view(np.uint64).reshape(len(records), -1)
         publish(
             records, words, len(records), self.series.header, self.series.rows,
-            self.ring.words, self.ring.records, keep,
+            self.ring.words, self.ring.slots, keep,
         )  # fmt: skip
 
     def totals(self) -> SeriesReader:

@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from gateway.errors import Status as Refusal
+from gateway.routing.table import NOT_ROUTED, Routing
 from gateway.telemetry.context import Metadata, Trace
 from gateway.telemetry.conventions import CODES, INFER_METHOD, SCOPE, SERVER_ERRORS
 from gateway.telemetry.peers import parse_peer
@@ -51,17 +52,27 @@ Value = str | int | float
 class SdkTrace(Trace):
     """A request's open span, where the pipeline expects its trace context."""
 
-    __slots__ = ("context", "span")
+    __slots__ = ("carried", "context", "span")
 
-    def __init__(self, span: Span, context: Context, headers: tuple[tuple[str, str], ...]) -> None:
-        super().__init__(b"", b"", 0, headers)
+    def __init__(self, span: Span, context: Context, carried: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(b"", b"", 0, tuple((key.encode(), value.encode()) for key, value in carried))
+        self.carried = carried
         self.span = span
         self.context = context
 
+    @property
+    def trailers(self) -> tuple[tuple[str, str], ...]:
+        return self.carried
+
 
 class SdkTracer:
+    responds = True
+
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer = provider.get_tracer(SCOPE)
+
+    def whole(self, begun: SdkTrace) -> SdkTrace:
+        return begun
 
     def begin(self, metadata: Metadata) -> SdkTrace:
         parent = propagate.extract({key: value for key, value in metadata if isinstance(value, str)})
@@ -156,6 +167,7 @@ class SdkRecorder:
         size_bytes: int,
         request: Request | None = None,
         subject: Subject = NOBODY,
+        routing: Routing = NOT_ROUTED,
     ) -> None:
         now_ns = time.monotonic_ns()
         code = CODES[status.code]
@@ -166,7 +178,7 @@ class SdkRecorder:
         if code in SERVER_ERRORS:
             span.set_attribute("error.type", code)
             span.set_status(Status(StatusCode.ERROR))
-        variant = request.routing.variant if request is not None and request.routing is not None else ""
+        variant = (request.routing or routing).variant if request is not None else routing.variant
         self._end(call, code, subject, variant, now_ns, time.time_ns() - now_ns)
         with self._lock:
             self.requests += 1

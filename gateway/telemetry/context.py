@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from urllib.parse import unquote
 
 import numpy as np
+import numpy.typing as npt
 
 from gateway.telemetry.sampler import SAMPLED, Sampler
 from runtime.shm.record_layout import TEXT_BYTES, Mark
@@ -31,8 +32,9 @@ MAX_ECHO = 1024  # of baggage that goes back: clients take 8 KiB of metadata in 
 ECHOED = re.compile(rf"[\x21-\x7e]([\x20-\x7e]{{0,{MAX_ECHO - 2}}}[\x21-\x7e])?")  # what gRPC takes as a value
 
 BACK = TRACEPARENT.encode()
+TRACE_ID, SPAN_ID = slice(3, 35), slice(36, 52)  # in the header, as hexadecimal digits
 IDS = struct.Struct("16s8s")
-IDS_AT_ONCE = 512
+IDS_AT_ONCE = 256
 HEADERS = np.tile(np.frombuffer(b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01", np.uint8), (IDS_AT_ONCE, 1))
 WHOLE = np.dtype((np.void, CURRENT_LENGTH))
 
@@ -41,6 +43,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 """Bytes: the C-core takes them as they are, and would have text encoded for each reply."""
 
 Id = tuple[bytes, bytes, bytes]
+Block = npt.NDArray[np.uint8]
 
 
 class Trace:
@@ -98,9 +101,20 @@ class Trace:
             self.extra_bytes += 2 + len(data)
 
 
-def log_fields(trace: Trace | None) -> dict[str, str] | None:
+Begun = Trace | bytes
+"""What `Tracer.begin` makes. Of a request that came without context: the `traceparent` that goes back, which says all.
+
+Most requests are of that kind, and an object for each of them costs as much as the rest of their telemetry together.
+"""
+
+
+def log_fields(begun: Begun | None) -> dict[str, str] | None:
     """For `extra` of a log call that is about a request."""
-    return {"trace_id": trace.trace_id.hex(), "span_id": trace.span_id.hex()} if trace is not None else None
+    if begun is None:
+        return None
+    if isinstance(begun, bytes):
+        return {"trace_id": begun[TRACE_ID].decode(), "span_id": begun[SPAN_ID].decode()}
+    return {"trace_id": begun.trace_id.hex(), "span_id": begun.span_id.hex()}
 
 
 class Tracer:
@@ -132,16 +146,27 @@ class Tracer:
         if self._baggage:
             self._wanted.add(BAGGAGE)
         self._ids: Iterator[Id] = iter(())
-        self._roots: Iterator[Trace] = iter(())
+        self._roots: Iterator[bytes] = iter(())
 
-    def begin(self, metadata: Metadata) -> Trace:
+    @property
+    def responds(self) -> bool:
+        """Whether replies carry the context."""
+        return self._respond
+
+    def begin(self, metadata: Metadata) -> Begun:
         wanted = self._wanted
         for key, _ in metadata:
             if key in wanted:
                 return self._continue(metadata)
-        for trace in self._roots:
-            return trace
-        return self._more_roots()
+        return self._root()
+
+    def whole(self, begun: Begun) -> Trace:
+        """What can be added to."""
+        if isinstance(begun, Trace):
+            return begun
+        back = ((BACK, begun),) if self._respond else ()
+        ids = bytes.fromhex(begun[TRACE_ID].decode()), bytes.fromhex(begun[SPAN_ID].decode())
+        return Trace(*ids, begun[-1] & SAMPLED, back)
 
     def new_id(self) -> Id:
         """A trace id, a span id, and the traceparent of both: random, from the operating system, never used twice."""
@@ -152,18 +177,20 @@ class Tracer:
         self._ids = iter(ids)
         return first
 
-    def _more_roots(self) -> Trace:
+    def _root(self) -> bytes:
         """Made many at a time, which is quicker; each is taken once, as the ids are."""
-        roots = [self._root(identity) for identity in make_ids()]
+        for header in self._roots:
+            return header
+        block, headers = make_headers()
+        if not self._all:
+            kept = np.zeros(len(block), bool)
+            if not self._none:
+                kept = block[:, 8:16].copy().view(">u8")[:, 0] < np.uint64(self._threshold)
+            headers[:, -1] = ord("0") + kept
+        roots = texts_of(headers)
         first = roots.pop()
         self._roots = iter(roots)
         return first
-
-    def _root(self, identity: Id) -> Trace:
-        trace_id, span_id, header = identity
-        if self._all or (not self._none and int.from_bytes(trace_id[8:], "big") < self._threshold):
-            return Trace(trace_id, span_id, SAMPLED, ((BACK, header),) if self._respond else ())
-        return Trace(trace_id, span_id, 0, ((BACK, header[:-1] + b"0"),) if self._respond else ())
 
     def _continue(self, metadata: Metadata) -> Trace:
         """A request with context, or with metadata that becomes an attribute."""
@@ -172,7 +199,7 @@ class Tracer:
             if key in self._wanted and isinstance(value, str):
                 values.setdefault(key, []).append(value)
         parents = values.get(TRACEPARENT, ()) if self._trace_context else ()
-        trace = self._child(parents) or self._root(self.new_id())
+        trace = self._child(parents) or self.whole(self._root())
         if trace.marks & Mark.PARENT and TRACESTATE in values:
             state = valid_state(",".join(values[TRACESTATE]))
             trace.text = fitting(state)
@@ -208,16 +235,26 @@ class Tracer:
         return trace
 
 
-def make_ids() -> list[Id]:
-    """IDS_AT_ONCE of them."""
+def make_headers() -> tuple[Block, Block]:
+    """uint8[IDS_AT_ONCE, 24], trace and span ids; uint8[IDS_AT_ONCE, 55], the `traceparent` of each, sampled."""
     block = os.urandom(IDS.size * IDS_AT_ONCE)
     digits = np.frombuffer(block.hex().encode(), np.uint8).reshape(IDS_AT_ONCE, -1)
     headers = HEADERS.copy()
-    headers[:, 3:35] = digits[:, :32]
-    headers[:, 36:52] = digits[:, 32:]
-    trace_ids, span_ids = zip(*IDS.iter_unpack(block), strict=True)
-    whole: list[bytes] = headers.view(WHOLE).ravel().tolist()  # type: ignore[assignment]  # an item of this kind is bytes
-    return list(zip(trace_ids, span_ids, whole, strict=True))
+    headers[:, TRACE_ID] = digits[:, :32]
+    headers[:, SPAN_ID] = digits[:, 32:]
+    return np.frombuffer(block, np.uint8).reshape(IDS_AT_ONCE, -1), headers
+
+
+def texts_of(headers: Block) -> list[bytes]:
+    texts: list[bytes] = headers.view(WHOLE).ravel().tolist()  # type: ignore[assignment]  # an item of this kind is bytes
+    return texts
+
+
+def make_ids() -> list[Id]:
+    """IDS_AT_ONCE of them."""
+    block, headers = make_headers()
+    trace_ids, span_ids = zip(*IDS.iter_unpack(block.tobytes()), strict=True)
+    return list(zip(trace_ids, span_ids, texts_of(headers), strict=True))
 
 
 def valid_state(state: str) -> str:

@@ -19,11 +19,12 @@ import numpy as np
 
 from gateway.errors import Status
 from gateway.routing.table import NOT_ROUTED, Routing
-from gateway.telemetry.context import Trace, Tracer
+from gateway.telemetry.context import Begun, Trace, Tracer
 from gateway.telemetry.peers import Peers
+from gateway.telemetry.sampler import SAMPLED
 from runtime.batching.request import Request
 from runtime.batching.runner import RunTimes
-from runtime.shm.publish import KEEP_ALL, KEEP_ERRORS, KEEP_NONE, KEEP_SAMPLED, SHARED, publish, publish_run
+from runtime.shm.publish import BEGUN, KEEP_ALL, KEEP_ERRORS, KEEP_NONE, KEEP_SAMPLED, SHARED, publish, publish_run
 from runtime.shm.record import RECORD
 from runtime.shm.record_layout import PACKED, RECORD_BYTES, REQUEST_ID_BYTES, Mark
 from runtime.shm.ring import NameWriter, RingView
@@ -44,6 +45,8 @@ STREAM, ID_CUT = Mark.STREAM.value, Mark.ID_CUT.value
 
 IN_RUN = struct.Struct("<16s8s8s8xQQQ32x4xII8xIIHH2xHxBBBBBBB4x16s64s160s")
 """A record's fields in their order, without those that publish_run fills in, and those of a refusal."""
+IN_RUN_BEGUN = struct.Struct("<40xQQQ32x4xII8xIIHH2xHxBBBBB2x4x16s64s160s")
+"""The same of a request without context: `text` is its traceparent, of which publish_run makes the ids."""
 NO_TRACE = Trace(b"", b"", 0, ())
 
 
@@ -51,7 +54,7 @@ class Recorded(Protocol):
     """What a record takes from a Call."""
 
     received_ns: int
-    trace: Trace | None
+    trace: Begun | None
 
     @property
     def authority(self) -> str: ...
@@ -120,7 +123,7 @@ class Recorder:
         run_id = self.tracer.new_id()[1] if self.tracer is not None else NUMBER.pack(next(self._runs))
         unix_ns = time.time_ns() - time.monotonic_ns()
         kept, peers, default_authority = self._keep, self._peers.known, self._authorities[""]
-        pack = IN_RUN.pack_into
+        pack, pack_begun = IN_RUN.pack_into, IN_RUN_BEGUN.pack_into
         offset = 0
         routing = None
         variant = series = reason = family = port = 0
@@ -131,17 +134,16 @@ class Recorder:
             scratch = self._scratch
             for request, response in zip(requests, responses, strict=True):
                 call: Recorded = request.owner
-                trace = call.trace or NO_TRACE
                 if request.routing is not routing:
                     routing = request.routing
                     variant, series, reason, _ = self._number(subject, routing, 0, "")
                 if kept:  # the C-core writes it as text for each call: not where no record leaves
                     peer = call.peer_key()
                     family, port, address = peers.get(peer) or self._peers.find(peer)
-                marks = trace.marks
+                marks = 0
                 authority = default_authority
                 if call.streamed:
-                    marks |= STREAM
+                    marks = STREAM
                     authority = self._authority(call.authority)
                 identity = b""
                 identity_bytes = 0
@@ -151,15 +153,28 @@ class Recorder:
                     if identity_bytes > REQUEST_ID_BYTES:
                         identity_bytes = REQUEST_ID_BYTES
                         marks |= ID_CUT
-                pack(
-                    scratch, offset,
-                    trace.trace_id, trace.span_id, trace.parent_id,
-                    call.received_ns, request.decoded_ns, request.queued_ns,
-                    series, request.rows, request.size_bytes, len(response),
-                    variant, authority, port,
-                    reason, trace.flags, marks, family, identity_bytes, trace.state_bytes, trace.extra_bytes,
-                    address, identity, trace.text,
-                )  # fmt: skip
+                trace = call.trace
+                if isinstance(trace, bytes):
+                    pack_begun(
+                        scratch, offset,
+                        call.received_ns, request.decoded_ns, request.queued_ns,
+                        series, request.rows, request.size_bytes, len(response),
+                        variant, authority, port,
+                        reason, trace[-1] & SAMPLED, marks | BEGUN, family, identity_bytes,
+                        address, identity, trace,
+                    )  # fmt: skip
+                else:
+                    trace = trace or NO_TRACE
+                    pack(
+                        scratch, offset,
+                        trace.trace_id, trace.span_id, trace.parent_id,
+                        call.received_ns, request.decoded_ns, request.queued_ns,
+                        series, request.rows, request.size_bytes, len(response),
+                        variant, authority, port,
+                        reason, trace.flags, marks | trace.marks, family, identity_bytes,
+                        trace.state_bytes, trace.extra_bytes,
+                        address, identity, trace.text,
+                    )  # fmt: skip
                 offset += RECORD_BYTES
             SHARED.pack_into(
                 self._run, 0, run_id, unix_ns, times.started_ns, times.gathered_ns, times.ran_ns, replied_ns, rows,
@@ -167,7 +182,7 @@ class Recorder:
             )  # fmt: skip
             page, ring = self._series_page, self._ring
             publish_run(
-                self._records, self._words, count, self._run_words, page.header, page.rows, ring.words, ring.records,
+                self._records, self._words, count, self._run_words, page.header, page.rows, ring.words, ring.slots,
                 self._keep,
             )  # fmt: skip
 
@@ -184,7 +199,7 @@ class Recorder:
         now_ns = time.monotonic_ns()
         unix_ns = time.time_ns() - now_ns
         received_ns = call.received_ns
-        trace = call.trace or Trace(b"", b"", 0, ())
+        trace = self.tracer.whole(call.trace) if self.tracer is not None and call.trace else Trace(b"", b"", 0, ())
         if trace.sampled or self._keep & (KEEP_ERRORS | KEEP_ALL):
             trace.add(REFUSAL_MESSAGE, status.message)
         decoded_ns = queued_ns = rows = 0
@@ -208,7 +223,7 @@ class Recorder:
                 b"", address, identity, trace.text,
             )  # fmt: skip
             page, ring = self._series_page, self._ring
-            publish(self._records, self._words, 1, page.header, page.rows, ring.words, ring.records, self._keep)
+            publish(self._records, self._words, 1, page.header, page.rows, ring.words, ring.slots, self._keep)
 
     def _number(self, subject: Subject, routing: Routing, code: int, refusal: str) -> tuple[int, int, int, int]:
         """Numbers of variant, series, reason and refusal."""

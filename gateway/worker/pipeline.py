@@ -21,7 +21,7 @@ from gateway.telemetry.recorder import REQUESTED_MODEL, Recorder
 from gateway.wire.decode import check_parameters
 from gateway.wire.layout import Layouts
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
-from gateway.worker.target import Target
+from gateway.worker.target import Target, with_context
 from gateway.worker.transport.interface import Call, Ready
 from runtime.batching.request import Request
 from runtime.errors import InvalidRequest, Overloaded
@@ -174,24 +174,30 @@ class Pipeline:
                 f"the {len(payload)} bytes received are not an inference.ModelInferRequest: a length inside them "
                 "reaches past their end, or they are of another message"
             ) from None
-        if call.trace is not None:
-            call.trace.request_id = message.id
         found = routes.table.route(message.model_name, message.model_version)
         if found is None:
-            if call.trace is not None:
-                call.trace.add(REQUESTED_MODEL, message.model_name)
+            self._note(call, message.id, message.model_name)
             raise routes.table.why_not(message.model_name, message.model_version)
         target, routing = found
         try:
             request = target.decoder.decode(message)
             timeout = check_parameters(message.parameters) if message.parameters else math.inf
         except Exception as error:
+            self._note(call, message.id)
             raise Misfit(target, routing, error) from error
         request.id = message.id
         request.routing = routing
         if target.decoder.plain(message):
             routes.layouts.learn(payload, request, target, timeout)
         return target, request, timeout
+
+    def _note(self, call: Call, request_id: str, requested_model: str = "") -> None:
+        """What is told of a request that is refused, and which no Request will carry."""
+        if self._tracer is not None and call.trace is not None:
+            call.trace = trace = self._tracer.whole(call.trace)
+            trace.request_id = request_id
+            if requested_model:
+                trace.add(REQUESTED_MODEL, requested_model)
 
     def _submit(self, target: Target, requests: list[Request], items: Ready) -> None:
         queued_ns = time.monotonic_ns()
@@ -233,7 +239,7 @@ class Pipeline:
 
     def _end(self, call: Call, status: Status, size_bytes: int) -> None:
         """Refuses a request that has reached no version."""
-        call.refuse(status.with_trailers(call.trace.trailers) if call.trace is not None else status)
+        call.refuse(with_context(status, call, self._tracer))
         if self._recorder is not None:
             try:
                 self._recorder.refused(call, status, size_bytes)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from gateway.errors import Draining, Status, status_of
-from gateway.telemetry.context import Trace
+from gateway.telemetry.context import Begun
 from gateway.wire.encode import stream_answer, stream_error
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.worker.transport.interface import Call, Headers, Metadata, Stream
@@ -51,7 +51,7 @@ class StreamCall:
         self.metadata: Metadata = stream.metadata
         self.deadline_seconds = stream.deadline_seconds
         self.received_ns = time.monotonic_ns()
-        self.trace: Trace | None = None
+        self.trace: Begun | None = None
         self.answer_bytes: bytes | None = None
         self.status: Status | None = None
         self.id, self.model, self.final = "", "", False

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gateway.errors import Status, status_of
 from gateway.routing.table import Routing
-from gateway.telemetry.context import log_fields
+from gateway.telemetry.context import BACK, Tracer, log_fields
 from gateway.telemetry.recorder import NOBODY, Recorder
 from gateway.wire.decode import Decoder
 from gateway.wire.encode import Encoder
@@ -26,6 +26,14 @@ log = logging.getLogger(__name__)
 
 VERSION_HEADER = "driftgate-model-version"
 DIGEST_HEADER = "driftgate-model-digest"
+
+
+def with_context(status: Status, call: Call, tracer: Tracer | None) -> Status:
+    """With the trace context among the trailers, of a call that has one."""
+    if tracer is None or call.trace is None:
+        return status
+    call.trace = trace = tracer.whole(call.trace)
+    return status.with_trailers(trace.trailers)
 
 
 class Target:
@@ -53,6 +61,8 @@ class Target:
         self._subject = NOBODY
         if recorder is not None:
             self._subject = recorder.subject(version.model, version.version, version.digest)
+        self._tracer = recorder.tracer if recorder is not None else None
+        self._responds = self._tracer is not None and self._tracer.responds
 
     def __repr__(self) -> str:
         return f"<Target {self.version!r}>"
@@ -75,10 +85,14 @@ class Target:
             self._refuse_all(requests, status_of(error, self.version.name))
             return
         headers = self._headers
+        version, digest = headers
         for request, response in zip(requests, responses, strict=True):
             call = request.owner
             trace = call.trace
-            call.answer(response, headers if trace is None else headers + trace.headers)
+            if isinstance(trace, bytes):
+                call.answer(response, (version, digest, (BACK, trace)) if self._responds else headers)
+            else:
+                call.answer(response, headers if trace is None else headers + trace.headers)
         replied_ns = time.monotonic_ns()
         self._end(len(requests))
         try:
@@ -112,7 +126,7 @@ class Target:
 
     def refuse_misfit(self, call: Call, status: Status, routing: Routing, size_bytes: int) -> None:
         """A request that was routed here and is not one that this version can take. It holds no lease."""
-        call.refuse(status.with_trailers(call.trace.trailers) if call.trace is not None else status)
+        call.refuse(with_context(status, call, self._tracer))
         self._counters.add_failures(1, time.monotonic_ns() - call.received_ns, cancelled=False)
         if self._recorder is not None:
             try:
@@ -123,7 +137,7 @@ class Target:
     def _refuse_all(self, requests: Sequence[Request], status: Status, error: Exception | None = None) -> None:
         for request in requests:
             call = request.owner
-            call.refuse(status.with_trailers(call.trace.trailers) if call.trace is not None else status)
+            call.refuse(with_context(status, call, self._tracer))
         self._end(len(requests))
         now_ns = time.monotonic_ns()
         total_ns = sum(now_ns - request.arrived_ns for request in requests)

@@ -13,7 +13,7 @@ from numba import from_dtype, int64, types, uint64, void
 
 from runtime.kernels import fence, inline, kernel
 from runtime.shm.record import RECORD
-from runtime.shm.record_layout import OFFSETS
+from runtime.shm.record_layout import OFFSETS, RECORD_BYTES
 from runtime.shm.ring_layout import DROPPED_OTHER, DROPPED_SAMPLED, RELEASED, WRITTEN
 from runtime.shm.series import bounds_rows, bounds_seconds
 from runtime.shm.series_layout import (
@@ -37,6 +37,7 @@ KEEP_NONE, KEEP_SAMPLED, KEEP_ERRORS, KEEP_ALL = 0, 1, 2, 4
 """What goes into the ring, as bits; the series count every request all the same."""
 
 SAMPLED = 1  # of trace_flags
+BEGUN = 0x80  # in marks, on the way to publish_run: `text` is a traceparent, and the ids stand in it
 TIME_BOUNDS = bounds_seconds() * 1e9  # ns
 ROWS_BOUNDS = bounds_rows()
 CLASSIC_BOUNDS = np.array(CLASSIC_SECONDS) * 1e9
@@ -55,6 +56,7 @@ DURATION_ZERO, QUEUE_ZERO, RUN_ZERO, ROWS_ZERO = (
     _AT["duration_zero"], _AT["queue_zero"], _AT["run_zero"], _AT["rows_zero"],
 )  # fmt: skip
 TRACE_AT, SPAN_AT, RUN_ID_AT = OFFSETS["trace_id"] // 8, OFFSETS["span_id"] // 8, OFFSETS["run_id"] // 8
+ID_AT, TEXT_AT, RECORD_WORDS = OFFSETS["request_id"] // 8, OFFSETS["text"] // 8, RECORD_BYTES // 8
 
 
 _RECORDS = types.Array(from_dtype(RECORD), 1, "C")
@@ -76,13 +78,37 @@ def _bucket(value, bounds, last):  # type: ignore[no-untyped-def]
     return k
 
 
-@kernel(void(_RECORDS, _ROWS, int64, _WORDS, _ROWS, _WORDS, _RECORDS, int64))
+@inline
+def _digit(character):  # type: ignore[no-untyped-def]
+    """Of a hexadecimal digit, in lower case."""
+    return (character & 15) + 9 * (character >> 6)
+
+
+@inline
+def _read_ids(record):  # type: ignore[no-untyped-def]
+    """`00-<trace id, 32 digits>-<span id, 16 digits>-..`"""
+    for k in range(16):
+        record.trace_id[k] = _digit(record.text[2 * k + 3]) << 4 | _digit(record.text[2 * k + 4])
+    for k in range(8):
+        record.span_id[k] = _digit(record.text[2 * k + 36]) << 4 | _digit(record.text[2 * k + 37])
+
+
+@inline
+def _copy(words, slot, start, stop):  # type: ignore[no-untyped-def]
+    for k in range(start, stop):
+        slot[k] = words[k]
+
+
+@kernel(void(_RECORDS, _ROWS, int64, _WORDS, _ROWS, _WORDS, _ROWS, int64))
 def publish(records, words, count, header, series, ring_words, ring, keep):  # type: ignore[no-untyped-def]
     """Counts `count` records and puts those that `keep` asks for into the ring.
 
     records: RECORD[>= count], with words: uint64[., RECORD_BYTES / 8], the same memory; requests of one run next to
     each other. header: uint64[8] and series: uint64[MAX_SERIES, SERIES_WORDS] of the page; ring_words: uint64[WORDS]
-    and ring: RECORD[capacity]. One writer at a time: the caller holds its lock.
+    and ring: uint64[capacity, RECORD_BYTES / 8]. One writer at a time: the caller holds its lock.
+
+    What a record's lengths leave out is not written: a slot was last used a whole ring ago, so each of its lines comes
+    from memory, and of most records only the first three of six are needed.
     """
     one = uint64(1)
     capacity = uint64(len(ring))
@@ -145,23 +171,32 @@ def publish(records, words, count, header, series, ring_words, ring, keep):  # t
             if written - released >= capacity:
                 ring_words[DROPPED_SAMPLED if sampled else DROPPED_OTHER] += one
             else:
-                ring[int64(written % capacity)] = record
+                slot = ring[int64(written % capacity)]
+                _copy(words[i], slot, 0, ID_AT)
+                if record.request_id_bytes:
+                    _copy(words[i], slot, ID_AT, TEXT_AT)
+                if record.state_bytes or record.extra_bytes:
+                    _copy(words[i], slot, TEXT_AT, RECORD_WORDS)
                 written += one
     fence()
     header[SEQUENCE] += one
     ring_words[WRITTEN] = written
 
 
-@kernel(void(_RECORDS, _ROWS, int64, _WORDS, _WORDS, _ROWS, _WORDS, _RECORDS, int64))
+@kernel(void(_RECORDS, _ROWS, int64, _WORDS, _WORDS, _ROWS, _WORDS, _ROWS, int64))
 def publish_run(records, words, count, run, header, series, ring_words, ring, keep):  # type: ignore[no-untyped-def]
     """Completes the records of one run with what they share (SHARED, as uint64[SHARED_WORDS]), and publishes them.
 
+    A record marked BEGUN has a traceparent for its `text`, which gives its ids and is no text of the record.
     In the records `received_unix_ns`, `decoded_ns` and `queued_ns` come as times of the monotonic clock, and all fields
     that SHARED holds come as anything.
     """
     for i in range(count):
         record = records[i]
         received = record.received_unix_ns
+        if record.marks & BEGUN:
+            record.marks ^= BEGUN
+            _read_ids(record)
         words[i, RUN_ID_AT] = run[0]
         record.received_unix_ns = received + run[1]
         record.decoded_ns -= received

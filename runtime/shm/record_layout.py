@@ -25,6 +25,7 @@
 
 Little-endian. A time that was not reached is 0 (but `replied` is always reached). `target`, `variant`, `authority` and
 `refusal` are numbers in the ring's table of names (0: none); `series` the request's row in the worker's series page.
+Of `request_id` and `text` only as many bytes mean something as their lengths say; the rest may be an earlier record's.
 Requests of one run lie next to each other and share `run_id` (zeros: it did not run).
 """
 

@@ -38,12 +38,15 @@ class RingMismatch(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class RingView:
-    """A mapped ring. `words`: uint64[WORDS], the header; `records`: RECORD[capacity]; `raw`: the same as uint8 rows."""
+    """A mapped ring. `words`: uint64[WORDS], the header; `records`: RECORD[capacity]; `raw`, `slots`: the same as rows
+    of uint8 and of uint64.
+    """
 
     segment: Segment
     words: npt.NDArray[np.uint64]
     records: Records
     raw: npt.NDArray[np.uint8]
+    slots: npt.NDArray[np.uint64]
 
     @property
     def capacity(self) -> int:
@@ -61,7 +64,7 @@ def map_ring(segment: Segment) -> RingView:
         )
     words = np.frombuffer(segment.buffer, np.uint64, WORDS)
     raw = np.frombuffer(segment.buffer, np.uint8, records * RECORD_BYTES, RECORDS_OFFSET).reshape(-1, RECORD_BYTES)
-    return RingView(segment, words, raw.view(RECORD).reshape(-1), raw)
+    return RingView(segment, words, raw.view(RECORD).reshape(-1), raw, raw.view(np.uint64))
 
 
 class NameWriter:

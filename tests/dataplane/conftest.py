@@ -33,7 +33,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 def gateway(transport: str, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     config = {"transport": transport, "limits": {"max_message_bytes": MAX_MESSAGE_BYTES}}
     with Gateway(repository, tmp_path_factory.mktemp(transport) / "state", config=config) as running:
-        assert f"listens with the {transport} transport" in running.log
+        running.logged(f"listens with the {transport} transport")
         yield running
 
 

@@ -126,7 +126,7 @@ def test_a_model_that_fails_says_so_and_no_more(gateway: Gateway, client: Client
         assert inner not in refusal.message.replace("gather/1", "")
     assert refusal.reason == "MODEL_FAILED"
     reference = refusal.message.rsplit(" ", 1)[1]
-    (line,) = [line for line in gateway.log.splitlines() if reference in line]
+    (line,) = [line for line in gateway.logged(reference).splitlines() if reference in line]
     assert "indices" in line, "what failed is in the log, under the reference that the client has"
 
 

@@ -244,7 +244,7 @@ def test_without_its_repository_a_new_start_serves_from_the_cache_and_says_so(mo
         assert {version.max_batch_size for version in model.versions} == {7}, "the settings are kept with the version"
         assert "repository" in admin.status().repository_problem
         assert any("not in the repository" in problem for problem in model.problems)
-        assert "what is loaded is served on" in second.log
+        second.logged("what is loaded is served on")
         (tmp_path / "elsewhere").rename(models)
         assert admin.status().repository_problem == ""
         assert admin.load(MODEL, 3).changed

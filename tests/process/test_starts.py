@@ -100,4 +100,4 @@ def test_a_start_with_a_bad_model_serves_the_others_and_names_it(tmp_path: Path)
     write_version(models, "broken", 1, b"no model")
     with Gateway(models, tmp_path / "state") as gateway, client_of(gateway.grpc) as client:
         assert client.predict("add_const") == (1, 1.0)
-        assert "load 'broken' by system failed" in gateway.log
+        gateway.logged("load 'broken' by system failed")

@@ -18,6 +18,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 START_SECONDS = 60.0
+LINE_SECONDS = 30.0
 STOP_SECONDS = 60.0
 POLL_SECONDS = 0.02
 
@@ -129,6 +130,11 @@ class Gateway:
             assert status is None, f"driftgate ended with {status} while it was waited for {what}:\n{self.log}"
             assert time.monotonic() < deadline, f"driftgate took over {timeout_seconds} s {what}:\n{self.log}"
             time.sleep(POLL_SECONDS)
+
+    def logged(self, text: str) -> str:
+        """The log, once it has `text`: a line is written a moment after what it tells of."""
+        self.wait_for(lambda: text in self.log, LINE_SECONDS, f"to log {text!r}")
+        return self.log
 
     def get(self, path: str) -> tuple[int, str]:
         """HTTP status and body; status 0 where nothing answers."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.errors import Status
-from gateway.telemetry.context import Trace
+from gateway.telemetry.context import Begun
 
 Metadata = Sequence[tuple[str, str | bytes]]
 Headers = Sequence[tuple[bytes, bytes]]
@@ -27,7 +27,7 @@ class Call(Protocol):
     """
 
     received_ns: int
-    trace: Trace | None
+    trace: Begun | None
 
     @property
     def method(self) -> str: ...

@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from gateway.errors import Status
-from gateway.telemetry.context import Trace
+from gateway.telemetry.context import Begun
 from gateway.worker.transport.interface import (
     BindError,
     Headers,
@@ -85,7 +85,7 @@ class PublicCall:
         remaining = context.time_remaining()
         self.deadline_seconds = float("inf") if remaining is None else time.time() + remaining
         self.received_ns = time.monotonic_ns()
-        self.trace: Trace | None = None
+        self.trace: Begun | None = None
         self.cancelled = False
 
     def peer(self) -> str:

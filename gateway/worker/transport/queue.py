@@ -18,7 +18,7 @@ from google.rpc import code_pb2
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # untyped, and ours to handle with care
 
 from gateway.errors import Status
-from gateway.telemetry.context import Trace
+from gateway.telemetry.context import Begun
 from gateway.worker.transport.interface import (
     BindError,
     Headers,
@@ -86,7 +86,7 @@ class QueueCall:
         self.metadata = metadata
         self.deadline_seconds: float = details.deadline
         self.received_ns = 0
-        self.trace: Trace | None = None
+        self.trace: Begun | None = None
         self.cancelled = False
         # Exactly one batch of a call waits for its close. Whoever pops this, in one step of the interpreter, has it.
         self._close = [cygrpc.ReceiveCloseOnServerOperation(EMPTY_FLAGS)]

@@ -11,6 +11,7 @@ from opentelemetry import baggage as otel_baggage
 from opentelemetry import trace as otel_trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.sdk.trace import sampling
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.telemetry.context import IDS_AT_ONCE, Trace, Tracer, fitting, members_of, valid_state
@@ -26,12 +27,16 @@ def tracer(name: str = "parentbased_always_on", ratio: float = 1.0, **more: obje
     return Tracer(Sampler.named(name, ratio), more.pop("propagators", BOTH), respond=True, **more)  # type: ignore[arg-type]
 
 
+def begin(some: Tracer, metadata: object = ()) -> Trace:
+    return some.whole(some.begin(metadata))  # type: ignore[arg-type]
+
+
 def headers_of(trace: Trace) -> dict[str, str]:
     return dict(trace.trailers)
 
 
 def test_a_request_with_a_parent_joins_its_trace_with_a_span_of_its_own() -> None:
-    trace = tracer().begin([("user-agent", "x"), ("traceparent", PARENT)])
+    trace = begin(tracer(), [("user-agent", "x"), ("traceparent", PARENT)])
     assert trace.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
     assert trace.parent_id.hex() == "b7ad6b7169203331"
     assert trace.span_id not in (trace.parent_id, bytes(8))
@@ -41,7 +46,7 @@ def test_a_request_with_a_parent_joins_its_trace_with_a_span_of_its_own() -> Non
 
 
 def test_a_request_without_a_parent_begins_a_trace() -> None:
-    first, second = tracer().begin([("user-agent", "x")]), tracer().begin([])
+    first, second = begin(tracer(), [("user-agent", "x")]), begin(tracer(), [])
     assert first.trace_id != second.trace_id
     assert first.parent_id == b""
     assert first.sampled
@@ -64,18 +69,18 @@ def test_a_request_without_a_parent_begins_a_trace() -> None:
     ],
 )
 def test_a_wrong_parent_begins_a_trace_instead(header: str) -> None:
-    trace = tracer().begin([("traceparent", header), ("tracestate", "a=1")])
+    trace = begin(tracer(), [("traceparent", header), ("tracestate", "a=1")])
     assert trace.parent_id == b""
     assert trace.trace_id.hex() != PARENT[3:35]
     assert trace.state_bytes == 0
 
 
 def test_two_parents_are_no_parent() -> None:
-    assert tracer().begin([("traceparent", PARENT), ("traceparent", PARENT)]).parent_id == b""
+    assert begin(tracer(), [("traceparent", PARENT), ("traceparent", PARENT)]).parent_id == b""
 
 
 def test_a_later_version_is_read_by_its_beginning() -> None:
-    assert tracer().begin([("traceparent", "42" + PARENT[2:] + "-more")]).parent_id.hex() == PARENT[36:52]
+    assert begin(tracer(), [("traceparent", "42" + PARENT[2:] + "-more")]).parent_id.hex() == PARENT[36:52]
 
 
 hexes = st.text(HEX + "AFg-", max_size=34)
@@ -92,7 +97,7 @@ hexes = st.text(HEX + "AFg-", max_size=34)
 def test_parents_are_taken_as_opentelemetry_takes_them(header: str) -> None:
     context = TraceContextTextMapPropagator().extract({"traceparent": header})
     theirs = otel_trace.get_current_span(context).get_span_context()
-    ours = tracer().begin([("traceparent", header)])
+    ours = begin(tracer(), [("traceparent", header)])
     if header.count("-") == 3 and header.startswith("00-"):
         assert theirs.is_valid == bool(ours.parent_id)
     if theirs.is_valid and ours.parent_id:
@@ -125,17 +130,22 @@ def test_the_sampler_decides_as_opentelemetrys(
 
 
 def test_what_a_sampler_leaves_out_still_has_ids_and_says_so_to_the_client() -> None:
-    trace = tracer("always_off").begin([("traceparent", PARENT)])
+    trace = begin(tracer("always_off"), [("traceparent", PARENT)])
     assert not trace.sampled
     assert headers_of(trace)["traceparent"].endswith("-00")
-    assert not tracer().begin([("traceparent", PARENT[:-1] + "0")]).sampled
-    assert tracer("always_on").begin([("traceparent", PARENT[:-1] + "0")]).sampled
+    assert not begin(tracer(), [("traceparent", PARENT[:-1] + "0")]).sampled
+    assert begin(tracer("always_on"), [("traceparent", PARENT[:-1] + "0")]).sampled
 
 
 def test_a_ratio_samples_its_share_of_new_traces() -> None:
+    """The same as OpenTelemetry's SDK would, by the trace's id."""
     some = tracer("parentbased_traceidratio", 0.25)
-    share = sum(some.begin([]).sampled for _ in range(20_000)) / 20_000
-    assert 0.23 < share < 0.27
+    theirs = TraceIdRatioBased(0.25)
+    begun = [begin(some) for _ in range(20_000)]
+    assert 0.23 < sum(trace.sampled for trace in begun) / len(begun) < 0.27
+    for trace in begun[:1000]:
+        wanted = theirs.should_sample(None, int.from_bytes(trace.trace_id), "").decision.is_sampled()
+        assert trace.sampled == wanted == headers_of(trace)["traceparent"].endswith("1")
 
 
 def test_ids_never_repeat_whichever_thread_takes_them() -> None:
@@ -157,7 +167,7 @@ def test_ids_never_repeat_whichever_thread_takes_them() -> None:
 
 
 def test_the_state_of_the_trace_is_kept_and_passed_back() -> None:
-    trace = tracer().begin([("traceparent", PARENT), ("tracestate", "dd=s:1;t:2 , es=x"), ("tracestate", "k@v=3")])
+    trace = begin(tracer(), [("traceparent", PARENT), ("tracestate", "dd=s:1;t:2 , es=x"), ("tracestate", "k@v=3")])
     assert trace.text[: trace.state_bytes] == b"dd=s:1;t:2,es=x,k@v=3"
     assert headers_of(trace)["tracestate"] == "dd=s:1;t:2,es=x,k@v=3"
 
@@ -165,7 +175,7 @@ def test_the_state_of_the_trace_is_kept_and_passed_back() -> None:
 @pytest.mark.parametrize("state", ["a", "a=1,a=2", "A=1", "a=1,=2", "a=\x01", ",".join(f"k{n}=1" for n in range(33))])
 def test_a_wrong_state_is_left_out(state: str) -> None:
     assert valid_state(state) == ""
-    assert tracer().begin([("traceparent", PARENT), ("tracestate", state)]).state_bytes == 0
+    assert begin(tracer(), [("traceparent", PARENT), ("tracestate", state)]).state_bytes == 0
 
 
 @given(st.lists(st.tuples(st.text("abc", min_size=1), st.text("xyz", min_size=1, max_size=60)), max_size=12))
@@ -182,7 +192,7 @@ def test_a_long_state_loses_whole_members_from_the_right(members: list[tuple[str
 def test_baggage_goes_back_and_chosen_members_become_attributes() -> None:
     header = "tenant=acme%20inc;meta=1,user=7"
     some = tracer(baggage_keys=("tenant", "absent"), first_key=5)
-    trace = some.begin([("traceparent", PARENT), ("tracestate", "a=1"), ("baggage", header)])
+    trace = begin(some, [("traceparent", PARENT), ("tracestate", "a=1"), ("baggage", header)])
     assert headers_of(trace)["baggage"] == header
     assert trace.text == b"a=1" + bytes((5, 8)) + b"acme inc"
     assert (trace.state_bytes, trace.extra_bytes) == (3, 10)
@@ -204,12 +214,12 @@ def test_baggage_is_read_as_opentelemetry_writes_it(members: dict[str, str]) -> 
 
 
 def test_chosen_metadata_becomes_attributes_with_or_without_a_parent() -> None:
-    trace = tracer(metadata_keys=("X-Tenant",), first_key=2).begin([("x-tenant", "a"), ("x-tenant", "b")])
+    trace = begin(tracer(metadata_keys=("X-Tenant",), first_key=2), [("x-tenant", "a"), ("x-tenant", "b")])
     assert trace.text == bytes((2, 3)) + b"a,b"
 
 
 def test_an_attribute_without_room_is_cut_at_a_character_and_marked() -> None:
-    trace = tracer().begin([])
+    trace = begin(tracer(), [])
     trace.add(0, "é" * 100)
     assert len(trace.text) <= TEXT_BYTES
     assert trace.text[2:].decode() == "é" * 79
@@ -223,17 +233,17 @@ def test_an_attribute_without_room_is_cut_at_a_character_and_marked() -> None:
 def test_propagators_that_are_off_read_and_write_nothing(metadata_keys: tuple[str, ...]) -> None:
     """Also where their headers are attributes."""
     off = tracer(propagators=(), metadata_keys=metadata_keys, baggage_keys=("a",))
-    trace = off.begin([("traceparent", PARENT[:-1] + "0"), ("tracestate", "b=2"), ("baggage", "a=1")])
+    trace = begin(off, [("traceparent", PARENT[:-1] + "0"), ("tracestate", "b=2"), ("baggage", "a=1")])
     assert (trace.parent_id, trace.state_bytes, trace.sampled, headers_of(trace)) == (b"", 0, True, {})
     assert (trace.extra_bytes > 0) == bool(metadata_keys)
     one = tracer(propagators=("tracecontext",), metadata_keys=metadata_keys, baggage_keys=("a",))
-    trace = one.begin([("traceparent", PARENT), ("baggage", "a=1")])
+    trace = begin(one, [("traceparent", PARENT), ("baggage", "a=1")])
     assert headers_of(trace).keys() == {"traceparent"}
 
 
 def test_of_a_list_without_end_only_its_beginning_is_read() -> None:
     some = tracer(baggage_keys=("a", "z"), first_key=5)
-    trace = some.begin([("baggage", "a=1,a=2," + "b=3," * 5000 + "z=9")])
+    trace = begin(some, [("baggage", "a=1,a=2," + "b=3," * 5000 + "z=9")])
     assert trace.text == bytes((5, 1)) + b"1"
     assert valid_state("," * 16_000 + "a=1") == ""
     assert valid_state(",".join(f"k{n}=1" for n in range(32))).count(",") == 31

@@ -16,7 +16,7 @@ from shm_records import Desk, desk
 
 from gateway.errors import Status
 from gateway.routing.table import DEFAULT, PINNED, Routing
-from gateway.telemetry.context import Trace, Tracer
+from gateway.telemetry.context import Begun, Tracer
 from gateway.telemetry.peers import MAX_REMEMBERED, UNKNOWN, Peers, parse_peer
 from gateway.telemetry.recorder import MAX_AUTHORITIES, NOBODY, Recorder, keep_bits
 from gateway.telemetry.sampler import Sampler
@@ -38,7 +38,7 @@ TIMES = RunTimes(NOW + 5_000, NOW + 6_000, NOW + 9_000)
 class Asked:
     """As a transport hands over a call."""
 
-    trace: Trace | None
+    trace: Begun | None
     received_ns: int = NOW
     authority: str = ""
     streamed: bool = False
@@ -112,6 +112,29 @@ def test_a_run_leaves_a_record_of_each_request_that_share_what_is_the_runs(scene
     assert abs(int(records["received_unix_ns"][0]) - (NOW + time.time_ns() - time.monotonic_ns())) < 10**9
 
 
+def test_requests_without_context_have_the_ids_of_the_context_that_goes_back(scene: Scene) -> None:
+    """Beside one that came with a context, and in slots of the ring that held an id and a text before."""
+    subject = scene.recorder.subject("iris", 3, DIGEST)
+    tracer = scene.recorder.tracer
+    for _ in range(2):
+        full = [tracer.begin([("traceparent", PARENT), ("tracestate", "a=1")]) for _ in range(512)]
+        requests = [request_of(Asked(trace), identity="an id") for trace in full]
+        scene.recorder.answered(subject, requests, 512, [b""] * 512, TIMES, NOW + 20_000)
+    assert {bytes(text)[:3] for text in scene.records()["text"]} == {b"a=1"}
+    scene.reader.release(1024)
+    begun = [tracer.begin([]) for _ in range(40)]
+    begun[20] = tracer.begin([("traceparent", PARENT)])
+    scene.recorder.answered(subject, [request_of(Asked(each)) for each in begun], 40, [b""] * 40, TIMES, NOW + 20_000)
+    records = scene.records()
+    for record, each in zip(records, begun, strict=True):
+        trace = tracer.whole(each)
+        assert (record["trace_id"].tobytes(), record["span_id"].tobytes()) == (trace.trace_id, trace.span_id)
+        assert record["trace_flags"] == 1
+        assert [record[name] for name in ("request_id_bytes", "state_bytes", "extra_bytes")] == [0, 0, 0]
+    assert records["marks"].tolist() == [0] * 20 + [Mark.PARENT] + [0] * 19
+    assert sum(records["parent_id"].any(axis=1)) == 1
+
+
 def test_a_refusal_says_why_and_how_far_the_request_came(scene: Scene) -> None:
     subject = scene.recorder.subject("iris", 3, DIGEST)
     call = Asked(scene.recorder.tracer.begin([]), streamed=True)
@@ -132,8 +155,8 @@ def test_a_refusal_says_why_and_how_far_the_request_came(scene: Scene) -> None:
 
 def test_a_name_that_is_the_clients_becomes_no_series(scene: Scene) -> None:
     for number in range(50):
-        call = Asked(scene.recorder.tracer.begin([]))
-        assert call.trace is not None
+        tracer = scene.recorder.tracer
+        call = Asked(tracer.whole(tracer.begin([])))
         call.trace.request_id = f"r{number}"
         call.trace.add(0, f"made-up-{number}")
         scene.recorder.refused(call, Status(5, "no such model", reason="NOT_FOUND"), 10)

@@ -21,7 +21,7 @@ from runtime.shm.segment import Segment
 
 # Every record carries its number twice, so that a torn or stale one cannot look right.
 WRITE_UNTIL_KILLED = """
-import sys
+import itertools, sys, time
 import numpy as np
 from runtime.shm.publish import KEEP_ALL, publish
 from runtime.shm.record import RECORD
@@ -31,12 +31,16 @@ from runtime.shm.series import SeriesWriter
 ring = map_ring(Segment.attach(int(sys.argv[1]), writable=True))
 series = SeriesWriter(Segment.attach(int(sys.argv[2]), writable=True))
 records = np.zeros(16, RECORD)
+records["extra_bytes"] = 160  # all of the text counts
 words = records.view(np.uint64).reshape(16, -1)
 print("writing", flush=True)
-for first in range(0, 16 * 200_000, 16):  # bounded: it outlives a test run that is killed
+end = time.monotonic() + 120  # bounded: it outlives a test run that is killed
+for first in itertools.count(0, 16):
+    if time.monotonic() > end:
+        break
     records["received_unix_ns"] = np.arange(first, first + 16)
     records["text"][:, 152:160] = records["received_unix_ns"][:, None].view(np.uint8)
-    publish(records, words, 16, series.header, series.rows, ring.words, ring.records, KEEP_ALL)
+    publish(records, words, 16, series.header, series.rows, ring.words, ring.slots, KEEP_ALL)
 """
 
 

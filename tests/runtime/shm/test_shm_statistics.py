@@ -76,6 +76,7 @@ for kill in range(400):
     writer = os.fork()
     if not writer:
         slot = StatisticsWriter(page).slot("m", 1)
+        slot.add_run(2, 3, 5, 7, 11, 13, 17, 19)
         os.write(told, b"x")
         for _ in range(1_000_000):
             slot.add_run(2, 3, 5, 7, 11, 13, 17, 19)
@@ -286,7 +287,7 @@ def test_each_batch_size_keeps_its_row_though_one_before_it_is_free(page: Segmen
 def test_no_total_falls_when_writers_are_killed_at_any_point() -> None:
     done = subprocess.run([sys.executable, "-c", KILL_WRITERS], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 400
+    assert int(done.stdout) >= 400, "each writer has counted before it was killed"
 
 
 def test_the_number_in_flight_is_never_read_as_another_while_it_is_stored(page: Segment) -> None:
