@@ -89,9 +89,7 @@ def test_a_killed_worker_fails_only_what_was_in_flight_in_it_and_comes_back(mode
     assert load.wrong == []
     assert {answer.channel for answer in load.failures} <= cut
     assert {answer.status for answer in load.failures} <= {grpc.StatusCode.UNAVAILABLE}
-    in_flight = [answer for answer in load.failures if answer.started <= killed]
-    assert len(in_flight) <= 4 * len(cut), "only what was in flight, four calls a connection"
-    assert len(load.failures) <= 8 * len(cut), "and what gRPC's client put on a connection before it saw that it broke"
+    assert len(load.failures) <= 4 * len(cut), "only what was in flight, four calls a connection"
     assert [a for a in load.failures if a.started > killed + 1] == []
     others = [answer for answer in load.between(killed, ready) if answer.channel not in cut]
     assert len(others) > 50
