@@ -20,6 +20,7 @@ from gateway import access
 from gateway.config import Config, TlsFiles
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes, Outcome
+from gateway.control.drift_admin import DriftAdmin
 from gateway.control.events import Events, ModelChange
 from gateway.control.fleet import Fleet
 from gateway.control.statistics import Statistics
@@ -89,7 +90,7 @@ class AdminServer:
         await self._server.stop(1.0)
 
 
-class AdminService:
+class AdminService(DriftAdmin):
     """One method per RPC: request message, actor → response message. Raises ServingError."""
 
     def __init__(
