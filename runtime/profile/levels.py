@@ -61,6 +61,11 @@ class Levels(tuple[Level, ...]):
         """The most panes that are held, but for one under way at each level."""
         return sum(level.window_seconds // level.pane_seconds for level in self)
 
+    @property
+    def retain_seconds(self) -> int:
+        """After which nothing of a pane is in any window."""
+        return self[-1].window_seconds + self[-1].pane_seconds
+
     def place(self, window_seconds: int) -> int:
         """Of the level with that window. Raises ValueError where there is none."""
         for place, level in enumerate(self):
