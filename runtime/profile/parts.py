@@ -18,6 +18,7 @@ from runtime.sketch.codec import Sketch
 from runtime.sketch.errors import Malformed
 from runtime.sketch.frequent import FrequentValues
 from runtime.sketch.keys import KeyKind, Keys
+from runtime.sketch.layout import BLOCK_MAGIC, BlockShape
 
 Array = npt.NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -53,6 +54,16 @@ def rows_of(tensor: Array, datatype: str) -> Array:
     return tensor if tensor.flags.c_contiguous else np.ascontiguousarray(tensor)
 
 
+def _block(shape: BlockShape, memory: memoryview) -> Block:
+    """The block in `memory`, or a new one where all is zero. To create one anew would forget how many rows it has."""
+    if memory[: len(BLOCK_MAGIC)] != BLOCK_MAGIC:
+        return Block.create(shape, memory)
+    block = Block.attach(memory)
+    if block.shape != shape:
+        raise Malformed(f"expected a block of {shape}, got {block.shape}")
+    return block
+
+
 class _Blocked:
     """A measure that is one block."""
 
@@ -81,7 +92,7 @@ def _restore_block(
 
 class ColumnsMeasure(_Blocked):
     def __init__(self, part: Columns, memory: memoryview) -> None:
-        self.block = Block.create(part.shape, memory)
+        self.block = _block(part.shape, memory)
         for at, name in enumerate(part.names):
             low, high, missing = part.limits.get(name, (None, None, None))
             if low is not None or high is not None:
@@ -122,7 +133,7 @@ class ColumnsMeasure(_Blocked):
 
 class DenseMeasure(_Blocked):
     def __init__(self, part: Dense, memory: memoryview) -> None:
-        self.block = Block.create(part.shape, memory)
+        self.block = _block(part.shape, memory)
         self._tensor, self._datatype = part.tensor, part.datatype
         count = PROJECTIONS if part.width else 0
         # Of the same model in every process the same; of another input, others.
@@ -151,7 +162,7 @@ class DenseMeasure(_Blocked):
 
 class TextMeasure(_Blocked):
     def __init__(self, part: Text, memory: memoryview) -> None:
-        self.block = Block.create(part.shape, memory)
+        self.block = _block(part.shape, memory)
         self._tensor, self._column = part.tensor, part.column
 
     def observe(self, tensors: Tensors, prediction: Array | None) -> None:
@@ -253,7 +264,7 @@ class CategoriesMeasure:
 class ScoresMeasure:
     def __init__(self, part: Scores, memory: memoryview) -> None:
         self.part = part
-        self.block = Block.create(part.shape, memory)
+        self.block = _block(part.shape, memory)
         self.classes = CategoryCounts(part.classes, memory[part.classes_at :])
         self.rejected: npt.NDArray[np.int64] = np.frombuffer(memory, "<i8", 2, part.rejected_at)
         self._judged = len(part.names)
