@@ -64,6 +64,11 @@ def _block(shape: BlockShape, memory: memoryview) -> Block:
     return block
 
 
+def _of_rows(prediction: Array | None, rows: int) -> Array | None:
+    """None where the tensor's rows are not those of the outputs, as in a model without an axis of rows."""
+    return prediction if prediction is not None and len(prediction) == rows else None
+
+
 class _Blocked:
     """A measure that is one block."""
 
@@ -115,10 +120,10 @@ class ColumnsMeasure(_Blocked):
             values = rows_of(tensor, self._datatype)
         else:
             taken = [self._take(source, tensors) for source in self._sources]
-            if any(each is None for each in taken):
+            if any(each is None or len(each) != len(taken[0]) for each in taken):  # type: ignore[arg-type]
                 return
             values = taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)  # type: ignore[arg-type,assignment]
-        self.block.observe(values, prediction)
+        self.block.observe(values, _of_rows(prediction, len(values)))
         self.values = values
 
     def _take(self, source: Source, tensors: Tensors) -> Array | None:
@@ -157,7 +162,7 @@ class DenseMeasure(_Blocked):
             values = values.astype(np.float32)
         sums = np.empty((len(values), FIRST_PROJECTION + len(self._places)))
         sum_up(values, self._places, self._signs, sums)
-        self.block.observe(sums, prediction)
+        self.block.observe(sums, _of_rows(prediction, len(sums)))
 
 
 class TextMeasure(_Blocked):
@@ -172,7 +177,7 @@ class TextMeasure(_Blocked):
         values = texts.tolist()
         lengths = np.fromiter((0 if text is None else len(text) for text in values), np.int64, len(values))
         missing = np.fromiter((text is None for text in values), np.bool_, len(values))
-        self.block.observe(lengths.reshape(-1, 1), prediction, missing.reshape(-1, 1))
+        self.block.observe(lengths.reshape(-1, 1), _of_rows(prediction, len(values)), missing.reshape(-1, 1))
 
 
 def _column(tensors: Tensors, name: str, column: int) -> Array | None:
@@ -274,7 +279,7 @@ class ScoresMeasure:
         scores = tensors.get(self.part.tensor)
         if scores is None:
             return
-        scores = rows_of(scores, "BF16" if scores.dtype == np.uint16 else "")
+        scores = rows_of(scores, self.part.datatype)
         if scores.shape[1] != len(self.part.classes):
             return
         if scores.dtype.char == "e":
