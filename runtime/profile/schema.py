@@ -20,12 +20,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+from runtime.profile.schema_fields import check_field
 from runtime.sketch.categories import categories_bytes
 from runtime.sketch.errors import Malformed
 from runtime.sketch.frequent import DEFAULT_LG_SLOTS, frequent_bytes
@@ -342,11 +342,12 @@ class Schema:
                 Sampled(**_fields(document["sample"])),
                 _fields(document)["notes"],
             )
-            if schema.to_json() != text:
-                raise Malformed("expected a schema as it is written, in its only form")
-            return schema
+            written = schema.to_json()
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise error if isinstance(error, Malformed) else Malformed(f"not a schema: {error!r}") from error
+        if written != text:
+            raise Malformed("expected a schema as it is written, in its only form")
+        return schema
 
     @cached_property
     def digest(self) -> str:
@@ -355,42 +356,15 @@ class Schema:
         return "sha256:" + hashlib.sha256(measured.to_json().encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and -1 <= value < 1 << 31
-
-
-def _are(kind: type, value: Any) -> bool:
-    return isinstance(value, tuple) and all(type(item) is kind for item in value)
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and math.isfinite(value))
-
-
-_VALID: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("name", "tensor", "datatype"), lambda value: isinstance(value, str)),
-    **dict.fromkeys(("lg_k", "width", "column", "lg_slots", "rows"), _is_count),
-    **dict.fromkeys(("each", "counted", "texts"), lambda value: isinstance(value, bool)),
-    **dict.fromkeys(("missing", "reject_below"), _is_number),
-    **dict.fromkeys(("names", "classes", "notes"), lambda value: _are(str, value)),
-    "role": lambda value: value in ("input", "output"),
-    "columns": lambda value: value is None or _are(int, value),
-    "declared": lambda value: bool(value) and (_are(str, value) or _are(int, value)),
-    "limits": lambda value: all(len(limits) == 3 and all(map(_is_number, limits)) for limits in value.values()),
-}
-"""By field, whether it may hold a value: what is read may come from anywhere."""
-
-
 def _fields(document: dict[str, Any]) -> dict[str, Any]:
     """With tuples for lists. Raises ValueError for a value that its field never has."""
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
     if "sources" in fields:
         fields["sources"] = tuple(Source(**_fields(item)) for item in fields["sources"])
     if "limits" in fields:
-        fields["limits"] = {name: tuple(limits) for name, limits in fields["limits"].items()}
+        fields["limits"] = {name: tuple(limits) for name, limits in dict(fields["limits"]).items()}
     for name, value in fields.items():
-        if name in _VALID and not _VALID[name](value):
-            raise ValueError(f"{name} is {value!r}"[:200])
+        check_field(name, value)
     return fields
 
 
