@@ -137,16 +137,18 @@ def spreads_of(summary: Summary) -> dict[str, float]:
 
 
 def _problem(profile: Profile) -> str:
-    facts = [*profile.about, *profile.about.values(), *profile.labels]
+    facts: list[Any] = [*profile.about, *profile.about.values(), *profile.labels]
     if profile.kind not in KINDS:
         return f"expected a kind of {' or '.join(KINDS)}, got {profile.kind!r}"
     if not all(isinstance(text, str) and len(text) <= MAX_FACT_CHARACTERS for text in facts):
         return f"about, labels: expected texts of {MAX_FACT_CHARACTERS} characters or less"
     if len(profile.about) > MAX_FACTS or len(profile.labels) > MAX_LABELS:
         return f"expected {MAX_FACTS} facts and {MAX_LABELS} labels or less"
-    if not all(type(count) is int and 0 <= count < MOST_ROWS for count in profile.labels.values()):
+    counts: list[Any] = [*profile.labels.values()]
+    if not all(type(count) is int and 0 <= count < MOST_ROWS for count in counts):
         return "labels: expected counts of 0 or more"
-    if not all(type(spread) is float and 0 < spread < math.inf for spread in profile.spreads.values()):
+    spreads: list[Any] = [*profile.spreads.values()]
+    if not all(type(spread) is float and 0 < spread < math.inf for spread in spreads):
         return "spreads: expected numbers above 0"
     if not (0 <= profile.created_at_seconds < math.inf and 0 <= profile.rows < MOST_ROWS):
         return "expected a time and rows of 0 or more"

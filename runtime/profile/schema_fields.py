@@ -21,7 +21,8 @@ def _is_number(value: Any) -> bool:
 
 _VALID: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("name", "tensor", "datatype"), lambda value: isinstance(value, str)),
-    **dict.fromkeys(("lg_k", "width", "column", "lg_slots", "rows"), _is_count),
+    **dict.fromkeys(("width", "column", "rows"), _is_count),
+    **dict.fromkeys(("lg_k", "lg_slots"), lambda value: type(value) is int and 0 <= value <= 16),
     **dict.fromkeys(("each", "counted", "texts"), lambda value: isinstance(value, bool)),
     **dict.fromkeys(("missing", "reject_below"), _is_number),
     **dict.fromkeys(("names", "classes", "notes"), lambda value: _are(str, value)),
