@@ -129,7 +129,7 @@ class Observation:
         unloaded = [key for key in self.versions if key not in used]
         for key in unloaded:
             windows = self.versions[key].windows
-            windows.window(self.levels[0].window_seconds, now_seconds)  # lets its panes grow older
+            windows.advance(now_seconds)
             if not windows.panes or len(self.versions) > MAX_VERSIONS:
                 del self.versions[key]
         for key, observed in self.versions.items():
