@@ -85,7 +85,8 @@ class EvidenceWatch:
 
     def to_json(self) -> dict[str, tuple[float, float | None]]:
         """Of each subject with evidence for a change: how much, and since when it alarms. What has been learnt of how
-        rows vary is not in it: it is learnt again."""
+        rows vary is not in it: it is learnt again.
+        """
         return {
             subject: (log_e, self.since_seconds.get(subject))
             for subject, log_e in self.log_evidence().items()
