@@ -32,6 +32,8 @@ MAGIC = b"DGSU"
 VERSION = 1
 FRONT = struct.Struct("<4sHH32sQ")
 LENGTH = struct.Struct("<I")
+MOST_ROWS = (1 << 62) - 1
+"""Sums of a few cannot overflow."""
 
 
 def write_summary(summary: Summary) -> bytes:
@@ -83,6 +85,8 @@ def read_summary(summary: Summary, data: bytes) -> Summary:
         raise Malformed(f"expected a summary of version {VERSION}, got {magic!r} of {version}")
     if "sha256:" + digest.hex() != summary.schema.digest or parts != len(summary.measures):
         raise Malformed("the summary is of another schema")
+    if rows > MOST_ROWS:
+        raise Malformed(f"expected {MOST_ROWS} rows or less, got {rows}")
     for measure in summary.measures:
         sketches: list[Sketch] = [decode(reader.take(reader.length())) for _ in range(reader.take(1)[0])]
         counts = [np.frombuffer(reader.take(8 * reader.take(1)[0]), "<i8") for _ in range(reader.take(1)[0])]

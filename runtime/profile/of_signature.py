@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from runtime.profile.schema import (
+    CLASS,
+    CONFIDENCE,
+    MARGIN,
+    PREDICTION,
+    PROJECTIONS,
+    REJECTED,
     Categories,
     Columns,
     Dense,
@@ -22,7 +29,7 @@ from runtime.profile.schema import (
     Values,
     limits_of,
 )
-from runtime.repository.statistics_settings import FeatureSettings, StatisticsSettings
+from runtime.repository.statistics_settings import MAX_CATEGORIES, FeatureSettings, StatisticsSettings
 from runtime.types import ANY, Signature, TensorSpec
 
 WHOLE = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "BOOL"}
@@ -33,6 +40,9 @@ SCORES = re.compile(r"(^|[_./-])(prob\w*|scores?|softmax|logits?)($|[_./-])|prob
 
 NAMES_KEYS = ("feature_names", "driftgate.feature_names")
 """Of the graph's metadata: a JSON list, or names with commas between them; for the first input of that many columns."""
+
+CLASSES_KEY = "classes"
+"""Of the graph's metadata: names of the classes, as NAMES_KEYS has those of features."""
 
 UNNAMED_COLUMNS = 256
 """Inputs wider than this whose columns have no names are taken for embeddings."""
@@ -51,6 +61,11 @@ SAMPLE_VALUES = 65_536
 """Of the sample of rows: at most so many numbers."""
 
 
+def column_names(signature: Signature, settings: StatisticsSettings) -> dict[str, list[str]]:
+    """By input: the names of its columns, in their order, where settings or the graph have them."""
+    return _names([(spec, _width(spec)) for spec in signature.inputs], settings.names, signature.metadata)
+
+
 def schema_of(signature: Signature, settings: StatisticsSettings) -> Schema:
     """Which features there are and how each is measured. The same graph and settings give the same schema everywhere.
 
@@ -64,10 +79,11 @@ class _Maker:
         self._settings = settings
         self._inputs = [(spec, _width(spec)) for spec in signature.inputs]
         self._outputs = [(spec, _width(spec)) for spec in signature.outputs]
+        self._metadata = signature.metadata
         self._named = _names(self._inputs, settings.names, signature.metadata)
         bare = Counter(name for spec, width in self._inputs for name in self._bare(spec, width))
         self._twice = {name for name, count in bare.items() if count > 1}
-        self._taken: set[str] = set()
+        self._taken = {CONFIDENCE, MARGIN, CLASS, REJECTED, PREDICTION} | _sums(signature)
         self._notes: list[str] = []
         self._used: set[str] = set()
         columns = sum(width for _, width in self._inputs)
@@ -75,12 +91,15 @@ class _Maker:
 
     def schema(self) -> Schema:
         room = self._settings.max_features
+        scores = self._scores()
+        if scores is not None:
+            self._taken.update(f"{scores.tensor}[{name}]" for name in scores.classes)
         inputs: list[Part] = []
         for spec, width in self._inputs:
             parts, room = self._tensor(spec, width, "input", room)
             inputs += parts
-        inputs = _together(inputs)
-        scores = self._scores()
+        inputs = _together(inputs, {spec.name: _rows_axis(spec) for spec, _ in self._inputs})
+        room = self._settings.max_features  # of its own: a wide input must not take the outputs' place
         outputs: list[Part] = []
         for spec, width in self._outputs:
             if scores is None or spec.name != scores.tensor:
@@ -100,13 +119,15 @@ class _Maker:
         return [spec.name] if width == 1 else [f"{spec.name}[{column}]" for column in range(min(width, 16_384))]
 
     def _names_of(self, spec: TensorSpec, width: int, role: Role) -> list[str]:
-        """Each once in the schema."""
-        bare = self._bare(spec, width)
-        if role == "input":
-            names = [f"{spec.name}.{name}" if name in self._twice else name for name in bare]
-        else:
-            names = [f"output.{name}" if name in self._taken else name for name in bare]
-        self._taken.update(names)
+        """Each once in the schema: with the tensor's name before it, or `output`, or a number behind it if need be."""
+        before = spec.name if role == "input" else "output"
+        names = []
+        for bare in self._bare(spec, width):
+            name = f"{before}.{bare}" if bare in self._taken or (role == "input" and bare in self._twice) else bare
+            if name in self._taken:
+                name = next(other for i in itertools.count(2) if (other := f"{name}#{i}") not in self._taken)
+            self._taken.add(name)
+            names.append(name)
         return names
 
     def _of(self, name: str) -> FeatureSettings:
@@ -118,6 +139,9 @@ class _Maker:
 
     def _tensor(self, spec: TensorSpec, width: int, role: Role, room: int) -> tuple[list[Part], int]:
         """The parts of a tensor, and how many columns may still be measured one by one."""
+        if role == "output" and any(spec.name == of_input.name for of_input, _ in self._inputs):
+            self._notes.append(f"{spec.name}: the output is the input of this name, and is measured as such")
+            return [], room
         whole = self._of(spec.name)
         if whole.kind == "ignored":
             self._notes.append(f"{spec.name}: not measured, as model.yaml says")
@@ -154,10 +178,10 @@ class _Maker:
             settings = self._of(name)
             if settings.kind == "ignored":
                 all_columns = False
-            elif settings.categories and not isinstance(settings.categories[0], str):
+            elif settings.categories and not isinstance(settings.categories[0], str) and spec.datatype != "BF16":
                 all_columns = False
                 parts.append(Categories(role, name, spec.name, column, settings.categories, settings.missing))
-            elif settings.kind == "categorical" or (role == "output" and spec.datatype in WHOLE - {"BOOL"}):
+            elif self._is_named(spec, role, name, settings):
                 all_columns = False
                 parts.append(Values(role, name, spec.name, column, texts=False, missing=settings.missing))
             else:
@@ -172,6 +196,15 @@ class _Maker:
             kept = tuple(name for _, name in plain)
             parts.insert(0, Columns(role, spec.datatype, (source,), kept, self._lg_k, limits))
         return parts
+
+    def _is_named(self, spec: TensorSpec, role: Role, name: str, settings: FeatureSettings) -> bool:
+        """Whether a column's numbers are names: by its settings, else whole numbers among outputs are labels."""
+        if settings.kind == "categorical" and spec.datatype == "BF16":
+            self._notes.append(f"statistics.features.{name}: BF16 has no names for categories, so it is numeric")
+            return False
+        if settings.kind is not None:
+            return settings.kind == "categorical"
+        return role == "output" and spec.datatype in WHOLE - {"BOOL"}
 
     def _texts(self, spec: TensorSpec, width: int, role: Role) -> list[Part]:
         if width == 0 or width > SAMPLED_COLUMNS:
@@ -197,21 +230,33 @@ class _Maker:
             self._notes.append(f"statistics.scores: the model has no output {wanted} of numbers in columns")
         if len(found) != 1 or found[0][1] < 2:
             return None
-        return _Scored(found[0][0].name, found[0][1])
+        ((spec, width),) = found
+        if width > MAX_CATEGORIES:
+            self._notes.append(f"{spec.name}: {width} scores are not taken for classes: {MAX_CATEGORIES} at most are")
+            return None
+        kind = self._settings.features[spec.name].kind if spec.name in self._settings.features else None
+        return _Scored(spec, self._classes(width)) if kind in (None, "numeric") else None
 
     def _scores_part(self, scores: _Scored, *, counted: bool) -> Scores:
-        classes = self._settings.classes
-        if classes and len(classes) != scores.width:
-            self._notes.append(f"statistics.classes: expected {scores.width} names, got {len(classes)}")
-        names = classes if len(classes) == scores.width else tuple(map(str, range(scores.width)))
         return Scores(
             scores.tensor,
-            names,
-            each=scores.width <= EACH_SCORE,
+            scores.classes,
+            each=len(scores.classes) <= EACH_SCORE,
             counted=counted,
             reject_below=self._settings.reject_below,
             lg_k=self._lg_k,
+            datatype=scores.datatype,
         )
+
+    def _classes(self, width: int) -> tuple[str, ...]:
+        """Of the settings, else of the graph's metadata, else numbers; each once."""
+        given = self._settings.classes
+        found = given or tuple(_list(self._metadata.get(CLASSES_KEY, "")))
+        if len(found) == width == len(set(found)):
+            return found
+        if given:
+            self._notes.append(f"statistics.classes: expected {width} names that differ, got {len(given)}")
+        return tuple(map(str, range(width)))
 
     def _sample(self, inputs: Iterable[Part], prediction: Predicted | None) -> Sampled:
         names = [name for part in inputs if isinstance(part, Columns) for name in part.names]
@@ -224,8 +269,14 @@ class _Maker:
 
 
 class _Scored:
-    def __init__(self, tensor: str, width: int) -> None:
-        self.tensor, self.width = tensor, width
+    def __init__(self, spec: TensorSpec, classes: tuple[str, ...]) -> None:
+        self.tensor, self.datatype, self.classes = spec.name, spec.datatype, classes
+
+
+def _sums(signature: Signature) -> set[str]:
+    """Names that the sums of dense rows have or might have, which no column gets."""
+    sums = ("norm", "mean", "zeros", *(f"projection{i}" for i in range(PROJECTIONS)))
+    return {f"{spec.name}.{of}" for spec in (*signature.inputs, *signature.outputs) for of in sums}
 
 
 def _is_deep(spec: TensorSpec) -> bool:
@@ -271,12 +322,21 @@ def _list(text: str) -> list[str]:
     return [name.strip()[:256] for name in text.split(",")] if text.strip() else []
 
 
-def _together(parts: list[Part]) -> list[Part]:
-    """Columns of one datatype in one part, so that a model of thirty inputs costs as much as one of thirty columns."""
+def _rows_axis(spec: TensorSpec) -> tuple[int, ...]:
+    """Equal for tensors that may have the same rows: () for a scalar, else the size of axis 0, or ANY."""
+    return spec.shape[:1]
+
+
+def _together(parts: list[Part], axes: Mapping[str, tuple[int, ...]]) -> list[Part]:
+    """Columns of one datatype in one part, so that a model of thirty inputs costs as much as one of thirty columns.
+
+    `axes`: of each input; a scalar that belongs to the whole request has no rows to lie beside.
+    """
     wide = [part for part in parts if isinstance(part, Columns)]
     joined: list[Part] = []
-    for datatype in dict.fromkeys(part.datatype for part in wide):
-        same = [part for part in wide if part.datatype == datatype]
+    alike = [(part.datatype, axes[part.sources[0].tensor]) for part in wide]
+    for kind in dict.fromkeys(alike):
+        same = [part for part, its in zip(wide, alike, strict=True) if its == kind]
         if len(same) == 1:
             joined.append(same[0])
             continue
@@ -285,7 +345,7 @@ def _together(parts: list[Part]) -> list[Part]:
         )
         names = tuple(name for part in same for name in part.names)
         limits = {name: limit for part in same for name, limit in part.limits.items()}
-        joined.append(Columns("input", datatype, sources, names, same[0].lg_k, limits))
+        joined.append(Columns("input", same[0].datatype, sources, names, same[0].lg_k, limits))
     return [*joined, *(part for part in parts if not isinstance(part, Columns))]
 
 

@@ -18,6 +18,7 @@ from runtime.sketch.codec import Sketch
 from runtime.sketch.errors import Malformed
 from runtime.sketch.frequent import FrequentValues
 from runtime.sketch.keys import KeyKind, Keys
+from runtime.sketch.layout import BLOCK_MAGIC, BlockShape
 
 Array = npt.NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -53,6 +54,21 @@ def rows_of(tensor: Array, datatype: str) -> Array:
     return tensor if tensor.flags.c_contiguous else np.ascontiguousarray(tensor)
 
 
+def _block(shape: BlockShape, memory: memoryview) -> Block:
+    """The block in `memory`, or a new one where all is zero. To create one anew would forget how many rows it has."""
+    if memory[: len(BLOCK_MAGIC)] != BLOCK_MAGIC:
+        return Block.create(shape, memory)
+    block = Block.attach(memory)
+    if block.shape != shape:
+        raise Malformed(f"expected a block of {shape}, got {block.shape}")
+    return block
+
+
+def _of_rows(prediction: Array | None, rows: int) -> Array | None:
+    """None where the tensor's rows are not those of the outputs, as in a model without an axis of rows."""
+    return prediction if prediction is not None and len(prediction) == rows else None
+
+
 class _Blocked:
     """A measure that is one block."""
 
@@ -81,7 +97,7 @@ def _restore_block(
 
 class ColumnsMeasure(_Blocked):
     def __init__(self, part: Columns, memory: memoryview) -> None:
-        self.block = Block.create(part.shape, memory)
+        self.block = _block(part.shape, memory)
         for at, name in enumerate(part.names):
             low, high, missing = part.limits.get(name, (None, None, None))
             if low is not None or high is not None:
@@ -104,10 +120,10 @@ class ColumnsMeasure(_Blocked):
             values = rows_of(tensor, self._datatype)
         else:
             taken = [self._take(source, tensors) for source in self._sources]
-            if any(each is None for each in taken):
+            if any(each is None or len(each) != len(taken[0]) for each in taken):  # type: ignore[arg-type]
                 return
             values = taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)  # type: ignore[arg-type,assignment]
-        self.block.observe(values, prediction)
+        self.block.observe(values, _of_rows(prediction, len(values)))
         self.values = values
 
     def _take(self, source: Source, tensors: Tensors) -> Array | None:
@@ -122,7 +138,7 @@ class ColumnsMeasure(_Blocked):
 
 class DenseMeasure(_Blocked):
     def __init__(self, part: Dense, memory: memoryview) -> None:
-        self.block = Block.create(part.shape, memory)
+        self.block = _block(part.shape, memory)
         self._tensor, self._datatype = part.tensor, part.datatype
         count = PROJECTIONS if part.width else 0
         # Of the same model in every process the same; of another input, others.
@@ -146,12 +162,12 @@ class DenseMeasure(_Blocked):
             values = values.astype(np.float32)
         sums = np.empty((len(values), FIRST_PROJECTION + len(self._places)))
         sum_up(values, self._places, self._signs, sums)
-        self.block.observe(sums, prediction)
+        self.block.observe(sums, _of_rows(prediction, len(sums)))
 
 
 class TextMeasure(_Blocked):
     def __init__(self, part: Text, memory: memoryview) -> None:
-        self.block = Block.create(part.shape, memory)
+        self.block = _block(part.shape, memory)
         self._tensor, self._column = part.tensor, part.column
 
     def observe(self, tensors: Tensors, prediction: Array | None) -> None:
@@ -161,7 +177,7 @@ class TextMeasure(_Blocked):
         values = texts.tolist()
         lengths = np.fromiter((0 if text is None else len(text) for text in values), np.int64, len(values))
         missing = np.fromiter((text is None for text in values), np.bool_, len(values))
-        self.block.observe(lengths.reshape(-1, 1), prediction, missing.reshape(-1, 1))
+        self.block.observe(lengths.reshape(-1, 1), _of_rows(prediction, len(values)), missing.reshape(-1, 1))
 
 
 def _column(tensors: Tensors, name: str, column: int) -> Array | None:
@@ -253,7 +269,7 @@ class CategoriesMeasure:
 class ScoresMeasure:
     def __init__(self, part: Scores, memory: memoryview) -> None:
         self.part = part
-        self.block = Block.create(part.shape, memory)
+        self.block = _block(part.shape, memory)
         self.classes = CategoryCounts(part.classes, memory[part.classes_at :])
         self.rejected: npt.NDArray[np.int64] = np.frombuffer(memory, "<i8", 2, part.rejected_at)
         self._judged = len(part.names)
@@ -263,7 +279,7 @@ class ScoresMeasure:
         scores = tensors.get(self.part.tensor)
         if scores is None:
             return
-        scores = rows_of(scores, "BF16" if scores.dtype == np.uint16 else "")
+        scores = rows_of(scores, self.part.datatype)
         if scores.shape[1] != len(self.part.classes):
             return
         if scores.dtype.char == "e":

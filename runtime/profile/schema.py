@@ -20,11 +20,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+from runtime.profile.schema_fields import check_field
 from runtime.sketch.categories import categories_bytes
 from runtime.sketch.errors import Malformed
 from runtime.sketch.frequent import DEFAULT_LG_SLOTS, frequent_bytes
@@ -228,6 +229,7 @@ class Scores:
     counted: bool
     reject_below: float | None
     lg_k: int
+    datatype: str = "FP32"
     tag: ClassVar[str] = "scores"
 
     @property
@@ -334,35 +336,41 @@ class Schema:
             if document["version"] != LAYOUT_VERSION:
                 raise Malformed(f"expected a schema of version {LAYOUT_VERSION}, got {document['version']!r}")
             predicted = document["prediction"]
-            return cls(
+            schema = cls(
                 tuple(_part(part) for part in document["parts"]),
-                Predicted(**predicted) if predicted is not None else None,
-                Sampled(document["sample"]["rows"], tuple(document["sample"]["names"])),
-                tuple(document["notes"]),
+                Predicted(**_fields(predicted)) if predicted is not None else None,
+                Sampled(**_fields(document["sample"])),
+                _fields(document)["notes"],
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            written = schema.to_json()
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise error if isinstance(error, Malformed) else Malformed(f"not a schema: {error!r}") from error
+        if written != text:
+            raise Malformed("expected a schema as it is written, in its only form")
+        return schema
 
     @cached_property
     def digest(self) -> str:
-        """Of what is measured; sketches of equal schemas can be merged."""
-        return "sha256:" + hashlib.sha256(self.to_json().encode("utf-8", "surrogatepass")).hexdigest()
+        """Of what is measured, not of the notes; sketches of equal schemas can be merged."""
+        measured = replace(self, notes=()) if self.notes else self
+        return "sha256:" + hashlib.sha256(measured.to_json().encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _fields(document: dict[str, Any]) -> dict[str, Any]:
+    """With tuples for lists. Raises ValueError for a value that its field never has."""
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+    if "sources" in fields:
+        fields["sources"] = tuple(Source(**_fields(item)) for item in fields["sources"])
+    if "limits" in fields:
+        fields["limits"] = {name: tuple(limits) for name, limits in dict(fields["limits"]).items()}
+    for name, value in fields.items():
+        check_field(name, value)
+    return fields
 
 
 def _part(document: dict[str, Any]) -> Part:
-    fields = dict(document)
-    kind = PARTS[fields.pop("part")]
-    for name, value in fields.items():
-        if name == "sources":
-            fields[name] = tuple(
-                Source(item["tensor"], tuple(item["columns"]) if item["columns"] is not None else None)
-                for item in value
-            )
-        elif name == "limits":
-            fields[name] = {feature: tuple(limits) for feature, limits in value.items()}
-        elif isinstance(value, list):
-            fields[name] = tuple(value)
-    part: Part = kind(**fields)
+    fields = _fields(document)
+    part: Part = PARTS[fields.pop("part")](**fields)
     return part
 
 

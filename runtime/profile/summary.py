@@ -67,6 +67,7 @@ class Summary:
             if hasattr(measure, "block")
         ]
         self._sources = _sources(schema, self.measures)
+        self._prediction_datatype = _prediction_datatype(schema)
         self._sampled_columns = _sampled_columns(schema)
         self._columns = [measure for measure in self.measures if isinstance(measure, ColumnsMeasure)]
         self._columns = self._columns[: len(self._sampled_columns)]  # those of inputs come first
@@ -115,8 +116,8 @@ class Summary:
         tensor = outputs.get(predicted.tensor)
         if tensor is None or tensor.ndim == 0 or tensor.shape[0] != rows or tensor.dtype.kind not in "fiub":
             return None
-        if tensor.ndim > 2:
-            tensor = rows_of(tensor, "")
+        if tensor.ndim > 2 or self._prediction_datatype == "BF16":
+            tensor = rows_of(tensor, self._prediction_datatype)
         if tensor.ndim == 2:
             tensor = tensor.max(axis=1) if predicted.column < 0 else tensor[:, predicted.column]
         return tensor.astype(np.float64)
@@ -229,6 +230,19 @@ def _sources(schema: Schema, measures: tuple[Measure, ...]) -> list[tuple[Measur
         (measure, getattr(part, "role", "output") == "input")
         for measure, part in zip(measures, schema.parts, strict=True)
     ]
+
+
+def _prediction_datatype(schema: Schema) -> str:
+    """BF16 where the prediction's numbers are bit patterns; of other datatypes their name or nothing."""
+    predicted = schema.prediction
+    for part in schema.parts:
+        if predicted is None or getattr(part, "role", "output") != "output":
+            continue
+        if part.tag == "columns" and part.sources[0].tensor == predicted.tensor:  # type: ignore[union-attr]
+            return part.datatype  # type: ignore[union-attr]
+        if part.tag == "scores" and part.tensor == predicted.tensor:  # type: ignore[union-attr]
+            return part.datatype  # type: ignore[union-attr]
+    return ""
 
 
 def _sampled_columns(schema: Schema) -> list[npt.NDArray[np.int64] | None]:

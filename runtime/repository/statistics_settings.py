@@ -32,9 +32,13 @@ def _as_range(value: Any) -> Any:
 def _as_categories(value: Any) -> Any:
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_CATEGORIES or len(set(map(str, value))) != len(value):
         raise ValueError
-    if not (all(isinstance(name, str) for name in value) or all(type(name) is int for name in value)):
+    if not (all(isinstance(name, str) for name in value) or all(_is_int64(name) for name in value)):
         raise ValueError
     return tuple(value)
+
+
+def _is_int64(value: Any) -> bool:
+    return type(value) is int and -(1 << 63) <= value < 1 << 63
 
 
 def _as_number(value: Any) -> Any:
@@ -45,7 +49,7 @@ Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(max_length=MAX_NAMED)]
 Range = Annotated[tuple[float, float], BeforeValidator(_as_range)]
 Categories = Annotated[tuple[str, ...] | tuple[int, ...], BeforeValidator(_as_categories)]
-Number = Annotated[float, BeforeValidator(_as_number)]
+Number = Annotated[float, BeforeValidator(_as_number), Field(allow_inf_nan=False)]
 Kind = Literal["numeric", "categorical", "text", "dense", "ignored"]
 
 
