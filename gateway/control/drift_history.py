@@ -50,7 +50,8 @@ class History:
         important: Collection[str] = (),
     ) -> None:
         """`effects`: by subject, the larger first. Once there is no room, only the `important` find some: in the place
-        of others, whose past is forgotten."""
+        of others, whose past is forgotten.
+        """
         with self._lock:
             self._make_room(list(effects), important)
             row = np.array([[effects.get(subject, np.nan) for subject in self._subjects]], np.float32)

@@ -21,7 +21,7 @@ from gateway.control.drift_evidence import EvidenceChanges, EvidenceWatch
 from gateway.control.drift_history import History, Past
 from gateway.control.service_counts import PREFIX as SERVICE_PREFIX
 from gateway.control.service_counts import ServiceSample
-from runtime.drift.evaluate import JOINT, DriftReport, Parameters, Sample, evaluate, follow
+from runtime.drift.evaluate import JOINT, DriftReport, Parameters, Sample, evaluate, follow, ranked
 from runtime.drift.findings import Thresholds
 from runtime.drift.verdict import Alarm, AlarmState, Decision, Hysteresis, Role, Verdict
 from runtime.profile.compare import PreparedReference
@@ -31,6 +31,7 @@ from runtime.repository.statistics_settings import DriftSettings
 
 DAY_SECONDS = 86_400
 STATE_VERSION = 1
+PROJECTION_PREFIX = "projection "
 NO_REFERENCE = "no reference"
 
 By = Literal["window", "evidence"]
@@ -77,6 +78,13 @@ class LookReport:
     log_evidence: Mapping[str, float] = field(default_factory=dict)
     evidence_since: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def decision(self) -> Decision:
+        """Of the version. Too few requests to judge how it answers do not make its features unknown."""
+        report = self.report
+        own = tuple(verdict for verdict in report.verdicts if verdict.role is not Role.SERVICE)
+        return report.decision if report.drifted or not own else replace(report, verdicts=own).decision
 
 
 def parameters_of(settings: DriftSettings, pane_seconds: int) -> Parameters:
@@ -177,7 +185,7 @@ class DriftWatch:
         self._history.add(
             now_seconds,
             window.rows,
-            report.decision.value,
+            self.report.decision.value,
             {verdict.subject: verdict.effect for verdict in report.verdicts},
             {verdict.subject for verdict in report.verdicts if verdict.alarmed or _drifted(verdict)},
         )
@@ -188,8 +196,13 @@ class DriftWatch:
         if not self._restored or self.reference is None or window.summary is None:
             return
         self._restored = False
-        known = self.reference.subjects(window.summary.schema) | ({JOINT} if self._settings.classifier else set())
-        self._alarms = {s: a for s, a in self._alarms.items() if s in known or s.startswith(SERVICE_PREFIX)}
+        compared = self.reference.match(window.summary.schema).features.keys()
+        derived = {JOINT} if self._settings.classifier else set()
+        self._alarms = {
+            subject: alarm
+            for subject, alarm in self._alarms.items()
+            if subject in compared | derived or subject.startswith((SERVICE_PREFIX, PROJECTION_PREFIX))
+        }
 
     def _samples(
         self, window: Window[Summary], service: ServiceSample | None, *, together: bool
@@ -288,7 +301,7 @@ class DriftWatch:
 
     @property
     def decision(self) -> Decision:
-        return self.report.report.decision if self.report is not None else Decision.NOT_ENOUGH_DATA
+        return self.report.decision if self.report is not None else Decision.NOT_ENOUGH_DATA
 
     def past(self, most: int) -> Past:
         """The last looks."""
@@ -343,10 +356,3 @@ def _drifted(verdict: Verdict) -> bool:
 
 def _optional(value: Any) -> float | None:
     return None if value is None else float(value)
-
-
-def ranked(verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
-    """As a report has them: alarmed first, then drifted, then by effect."""
-    return tuple(
-        sorted(verdicts, key=lambda v: (not v.alarmed, not _drifted(v), -v.effect, v.subject))
-    )

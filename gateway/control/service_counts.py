@@ -1,4 +1,4 @@
-"""How fast and how well a version has answered within a pane of time, counted so that panes can be merged and subtracted.
+"""How fast and how well a version has answered within a pane of time, in counts that can be merged and subtracted.
 
 bytes
 ┌───────────┬─────────────┬──────────────────┬─────────────┬─────────────┬────────────┬──────────────────┬───────────┐
@@ -172,4 +172,8 @@ def _sample(counts: ServiceCounts) -> Sample:
 
 def _with(sample: Sample, service: Sample) -> Sample:
     subjects = {f"{PREFIX}{name}": bins for name, bins in service.subjects.items()} | dict(sample.subjects)
-    return replace(sample, subjects=subjects, roles=dict.fromkeys(subjects.keys() - sample.subjects.keys(), Role.SERVICE) | dict(sample.roles))
+    return replace(
+        sample,
+        subjects=subjects,
+        roles=dict.fromkeys(subjects.keys() - sample.subjects.keys(), Role.SERVICE) | dict(sample.roles),
+    )

@@ -11,7 +11,7 @@ one looks. Rows must be independent of each other: n rows of one burst count as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -77,7 +77,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """One look. `verdicts` are ranked: drifted first, then by effect."""
+    """One look. `verdicts` are `ranked`."""
 
     reference: str
     window: str
@@ -153,7 +153,7 @@ def evaluate(reference: Sample, live: Sample, parameters: Parameters | None = No
         window=live.source,
         start_seconds=live.start_seconds,
         end_seconds=live.end_seconds,
-        verdicts=_ranked(verdicts),
+        verdicts=ranked(verdicts),
         hypotheses=len(findings),
         level=parameters.level,
         looks=parameters.looks,
@@ -176,9 +176,19 @@ def _verdict(findings: list[Finding], reference: str, level: float) -> Verdict:
     )
 
 
-def _ranked(verdicts: list[Verdict]) -> tuple[Verdict, ...]:
+def ranked(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """Alarmed ones first, then drifted ones, then by effect. What is made of other subjects' rows comes after those."""
     return tuple(
-        sorted(verdicts, key=lambda v: (not v.alarmed, v.decision is not Decision.DRIFTED, -v.effect, v.subject))
+        sorted(
+            verdicts,
+            key=lambda v: (
+                not v.alarmed,
+                v.decision is not Decision.DRIFTED,
+                v.role in DERIVED,
+                -v.effect,
+                v.subject,
+            ),
+        )
     )
 
 
@@ -193,4 +203,4 @@ def follow(
         alarm = after.get(verdict.subject, Alarm()).after(verdict.decision, report.start_seconds, hysteresis)
         after[verdict.subject] = alarm
         verdicts.append(replace(verdict, since_seconds=alarm.since_seconds, alarmed=alarm.raised))
-    return replace(report, verdicts=_ranked(verdicts)), after
+    return replace(report, verdicts=ranked(verdicts)), after
