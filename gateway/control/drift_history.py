@@ -65,7 +65,7 @@ class History:
         if added:
             self._subjects += added
             blank = np.full((len(self._looks), len(added)), np.nan, np.float32)
-            self._effects = np.concatenate([self._effects.reshape(len(self._looks), -1), blank], axis=1)
+            self._effects = np.concatenate([self._effects, blank], axis=1)
         entering = [subject for subject in new[len(added) :] if subject in important]
         places = (at for at, subject in reversed(list(enumerate(self._subjects))) if subject not in important)
         for subject, at in zip(entering, places, strict=False):

@@ -16,14 +16,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from gateway.control.drift_alarms import Alarms
 from gateway.control.drift_budget import SHARE, LookBudget
 from gateway.control.drift_evidence import EvidenceChanges, EvidenceWatch
 from gateway.control.drift_history import History, Past
 from gateway.control.service_counts import PREFIX as SERVICE_PREFIX
 from gateway.control.service_counts import ServiceSample
-from runtime.drift.evaluate import JOINT, DriftReport, Parameters, Sample, evaluate, follow, ranked
+from runtime.drift.evaluate import JOINT, DriftReport, Parameters, Sample, evaluate, ranked
 from runtime.drift.findings import Thresholds
-from runtime.drift.verdict import Alarm, AlarmState, Decision, Hysteresis, Role, Verdict
+from runtime.drift.verdict import Decision, Hysteresis, Role, Verdict
 from runtime.profile.compare import PreparedReference
 from runtime.profile.summary import Summary
 from runtime.profile.windows import Window
@@ -124,7 +125,7 @@ class DriftWatch:
     def _begin(self, reference: PreparedReference | None) -> None:
         self.reference = reference
         self.report: LookReport | None = None
-        self._alarms: dict[str, Alarm] = {}
+        self._alarms = Alarms(self._parameters.hysteresis)
         self._joint: Verdict | None = None
         self._history = History()
         self._evidence = self._no_evidence()
@@ -168,12 +169,10 @@ class DriftWatch:
             by_evidence = self._evidence.take_in(now_seconds)
         reference, live, left_out = self._samples(window, service, together=together)
         if not reference.subjects:
-            return self._changes(set(), by_evidence, window)
-        report = evaluate(reference, live, self._parameters)
+            return self._changes(None, by_evidence, window)
         self._forget(window)
-        raised = {subject for subject, alarm in self._alarms.items() if alarm.raised}
-        report, self._alarms = follow(report, self._alarms, self._parameters.hysteresis)
-        report = self._named(self._with_joint(report, together=together), service)
+        fresh = self._alarms.after(evaluate(reference, live, self._parameters))
+        report = self._named(self._with_joint(fresh, together=together), service)
         self.report = LookReport(
             now_seconds,
             replace(report, uncompared=left_out),
@@ -187,9 +186,9 @@ class DriftWatch:
             window.rows,
             self.report.decision.value,
             {verdict.subject: verdict.effect for verdict in report.verdicts},
-            {verdict.subject for verdict in report.verdicts if verdict.alarmed or _drifted(verdict)},
+            {v.subject for v in report.verdicts if v.alarmed or v.decision is Decision.DRIFTED},
         )
-        return self._changes(raised, by_evidence, window)
+        return self._changes(fresh, by_evidence, window)
 
     def _forget(self, window: Window[Summary]) -> None:
         """Alarms from before a restart that nothing can clear: their feature is not compared any more."""
@@ -198,11 +197,7 @@ class DriftWatch:
         self._restored = False
         compared = self.reference.match(window.summary.schema).features.keys()
         derived = {JOINT} if self._settings.classifier else set()
-        self._alarms = {
-            subject: alarm
-            for subject, alarm in self._alarms.items()
-            if subject in compared | derived or subject.startswith((SERVICE_PREFIX, PROJECTION_PREFIX))
-        }
+        self._alarms.keep(frozenset(compared | derived), (SERVICE_PREFIX, PROJECTION_PREFIX))
 
     def _samples(
         self, window: Window[Summary], service: ServiceSample | None, *, together: bool
@@ -249,14 +244,17 @@ class DriftWatch:
             notes.append("features are compared with nothing: there is no reference")
         return tuple(notes)
 
-    def _changes(self, raised: set[str], by_evidence: EvidenceChanges, window: Window[Summary]) -> list[Change]:
-        now_raised = {subject: alarm for subject, alarm in self._alarms.items() if alarm.raised}
-        since = self._evidence.since_seconds if self._evidence is not None else {}
+    def _changes(
+        self, fresh: DriftReport | None, by_evidence: EvidenceChanges, window: Window[Summary]
+    ) -> list[Change]:
+        evidence_since = self._evidence.since_seconds if self._evidence is not None else {}
+        raised, cleared = self._alarms.announce(fresh, explained=bool(evidence_since))
+        since = self._alarms.raised
         found: list[tuple[str, bool, By, float | None]] = [
-            *((s, True, "window", alarm.since_seconds) for s, alarm in now_raised.items() if s not in raised),
-            *((s, False, "window", None) for s in sorted(raised - now_raised.keys())),
-            *((s, True, "evidence", since[s]) for s in by_evidence.raised),
-            *((s, False, "evidence", None) for s in by_evidence.cleared),
+            *((subject, True, "window", since[subject]) for subject in raised),
+            *((subject, False, "window", None) for subject in cleared),
+            *((subject, True, "evidence", evidence_since[subject]) for subject in by_evidence.raised),
+            *((subject, False, "evidence", None) for subject in by_evidence.cleared),
         ]
         return [
             self._change(subject, raised=is_raised, by=by, since_seconds=at, window=window)
@@ -287,7 +285,7 @@ class DriftWatch:
         """
         since = self._evidence.since_seconds if self._evidence is not None else {}
         cleared = [
-            *((subject, "window") for subject, alarm in self._alarms.items() if alarm.raised),
+            *((subject, "window") for subject in sorted(self._alarms.announced)),
             *((subject, "evidence") for subject in since),
         ]
         changes = [self._change(s, raised=False, by=by, since_seconds=None) for s, by in cleared]  # type: ignore[arg-type]
@@ -297,7 +295,7 @@ class DriftWatch:
     @property
     def alarmed(self) -> dict[str, float | None]:
         """Subjects that alarm by a window, and since when."""
-        return {subject: alarm.since_seconds for subject, alarm in list(self._alarms.items()) if alarm.raised}
+        return self._alarms.raised
 
     @property
     def decision(self) -> Decision:
@@ -309,16 +307,11 @@ class DriftWatch:
 
     def state(self) -> str:
         """As JSON: what a restart is to keep. Not while a look is made."""
-        alarms = {
-            subject: (alarm.state.value, alarm.streak, alarm.drifting, alarm.since_seconds)
-            for subject, alarm in self._alarms.items()
-            if alarm.state is not AlarmState.QUIET
-        }
         return json.dumps(
             {
                 "version": STATE_VERSION,
                 "reference": self.reference.source if self.reference is not None else "",
-                "alarms": alarms,
+                "alarms": self._alarms.to_json(),
                 "evidence": self._evidence.to_json() if self._evidence is not None else {},
                 "history": self._history.to_json(),
             },
@@ -336,22 +329,17 @@ class DriftWatch:
                 raise StateInvalid(f"expected a drift state of version {STATE_VERSION}, got {document['version']!r}")
             if document["reference"] != (self.reference.source if self.reference is not None else ""):
                 return False
-            alarms = {
-                str(subject): Alarm(AlarmState(at), int(streak), bool(drifting), _optional(since))
-                for subject, (at, streak, drifting, since) in document["alarms"].items()
-            }
+            alarms = Alarms(self._parameters.hysteresis)
+            alarms.restore(document["alarms"])
             history = History.from_json(document["history"])
             evidence = self._no_evidence()
             if evidence is not None:
                 evidence.restore({s: (float(e), _optional(since)) for s, (e, since) in document["evidence"].items()})
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise error if isinstance(error, StateInvalid) else StateInvalid(f"not a drift state: {error!r}") from error
-        self._alarms, self._history, self._evidence, self._restored = alarms, history, evidence, True
+        self._alarms, self._history = alarms, history
+        self._evidence, self._restored = evidence, True
         return True
-
-
-def _drifted(verdict: Verdict) -> bool:
-    return verdict.decision is Decision.DRIFTED
 
 
 def _optional(value: Any) -> float | None:
