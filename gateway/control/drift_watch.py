@@ -22,6 +22,7 @@ from gateway.control.drift_evidence import EvidenceChanges, EvidenceWatch
 from gateway.control.drift_history import History, Past
 from gateway.control.service_counts import PREFIX as SERVICE_PREFIX
 from gateway.control.service_counts import ServiceSample
+from gateway.store.panes import VersionKey
 from runtime.drift.evaluate import JOINT, DriftReport, Parameters, Sample, evaluate, ranked
 from runtime.drift.findings import Thresholds
 from runtime.drift.verdict import Decision, Hysteresis, Role, Verdict
@@ -43,22 +44,13 @@ class StateInvalid(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """Which version is watched. `digest`: of its files."""
-
-    model: str
-    version: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """An alarm that was raised or cleared. `verdict`: the last one of its subject; None if there is none any more.
 
     `by`: the window that was looked at, or the evidence of all panes. `since_seconds`: of a raised alarm.
     """
 
-    version: Version
+    version: VersionKey
     subject: str
     raised: bool
     by: By
@@ -81,9 +73,21 @@ class LookReport:
     notes: tuple[str, ...] = ()
 
     @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """As the report's; those that alarm by evidence alone come after those that alarm by the window."""
+        verdicts = self.report.verdicts
+        return (
+            *(verdict for verdict in verdicts if verdict.alarmed),
+            *(verdict for verdict in verdicts if not verdict.alarmed and verdict.subject in self.evidence_since),
+            *(verdict for verdict in verdicts if not verdict.alarmed and verdict.subject not in self.evidence_since),
+        )
+
+    @property
     def decision(self) -> Decision:
         """Of the version. Too few requests to judge how it answers do not make its features unknown."""
         report = self.report
+        if self.evidence_since:
+            return Decision.DRIFTED
         own = tuple(verdict for verdict in report.verdicts if verdict.role is not Role.SERVICE)
         return report.decision if report.drifted or not own else replace(report, verdicts=own).decision
 
@@ -107,7 +111,7 @@ class DriftWatch:
 
     def __init__(
         self,
-        version: Version,
+        version: VersionKey,
         settings: DriftSettings,
         pane_seconds: int,
         reference: PreparedReference | None = None,

@@ -12,15 +12,16 @@ from drift_traffic import Change as Shift
 from gateway.control.drift_budget import SHARE, TOGETHER_EVERY, LookBudget
 from gateway.control.drift_evidence import POOLED_ROWS
 from gateway.control.drift_history import MAX_LOOKS, MAX_SUBJECTS, History
-from gateway.control.drift_watch import Change, DriftWatch, StateInvalid, Version
+from gateway.control.drift_watch import Change, DriftWatch, StateInvalid
 from gateway.control.service_counts import ServiceCounts, ServiceSample
+from gateway.store.panes import VersionKey
 from runtime.drift.evaluate import JOINT
 from runtime.drift.verdict import Decision, Role
 from runtime.profile.compare import PreparedReference
 from runtime.profile.windows import Window
 from runtime.repository.statistics_settings import DriftSettings
 
-VERSION = Version("cancer", 3, "sha256:" + "1" * 64)
+VERSION = VersionKey("cancer", 3, "sha256:" + "1" * 64)
 PANE_SECONDS = 10
 SETTINGS = DriftSettings(raise_looks=2, clear_looks=3, classifier=False)
 
