@@ -32,6 +32,9 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 TAIL = 0.005
 """Of either side: bins of equal width lie between, and one each beyond."""
 
+REACH = 2.5
+"""Nor do bins of equal width go further than so many times the middle half's width beyond it: tails may be endless."""
+
 LOGARITHMIC = 50.0
 """Where values are positive and the upper end is so many times the lower one, widths are equal in the logarithm."""
 
@@ -199,13 +202,15 @@ def _ends(live: Cells, reference: Cells) -> Integers:
         return np.arange(1, size + 1)
     weights = sum((side.counts / max(int(side.counts.sum()), 1) for side in (live, reference)), np.zeros(size))
     reached = np.cumsum(weights) / weights.sum()
-    values = live.values
-    low = values[int(np.searchsorted(reached, TAIL))]
-    high = values[min(int(np.searchsorted(reached, 1 - TAIL)), size - 1)]
+    places = np.minimum(np.searchsorted(reached, (TAIL, 0.25, 0.75, 1 - TAIL)), size - 1)
+    low, first, third, high = live.values[places].tolist()
     if low > 0 and high / low > LOGARITHMIC:
         goals = np.geomspace(low, high, MAX_BINS - 1)
     else:
-        goals = low + (high - low) * np.linspace(0, 1, MAX_BINS - 1)
+        if third > first:
+            low = max(low, first - REACH * (third - first))
+            high = min(high, third + REACH * (third - first))
+        goals = np.linspace(low, high, MAX_BINS - 1)
     ends = np.searchsorted(live.upper, goals, side="left") + 1
     return np.unique(np.append(ends[ends < size], size))
 
