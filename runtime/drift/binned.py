@@ -191,6 +191,8 @@ Bins = NumericBins | CategoryBins | RateCounts
 def representatives(edges: Floats) -> Floats:
     """For each bin (a, b] the value with the least relative error, 2ab/(a+b); 0 where 0 lies inside."""
     low, high = edges[:-1], edges[1:]
+    if low.size and (low[0] > 0 or high[-1] < 0):
+        return low * (2 / (1 + low / high))
     same_sign = np.sign(low) * np.sign(high) > 0
     middle = np.where((low < 0) & (high >= 0), 0.0, low / 2 + high / 2)
     with np.errstate(over="ignore"):  # of a bin that spans everything
@@ -211,16 +213,17 @@ def align(one: NumericBins, other: NumericBins) -> tuple[Floats, Counts, Counts]
 
 def _cuts_nothing(bins: NumericBins, edges: Floats) -> NDArray[np.bool_]:
     """For each edge: is it one of `bins`, outside of them, or inside an empty one?"""
-    at = np.searchsorted(bins.edges, edges, side="left")
-    outside = (at == 0) | (at == bins.edges.size)
-    inside = np.clip(at, 1, bins.counts.size)
-    cuts_nothing: NDArray[np.bool_] = outside | (bins.edges[inside] == edges) | (bins.counts[inside - 1] == 0)
+    low, high = bins.edges[:-1][bins.held], bins.edges[1:][bins.held]
+    if not low.size:
+        return np.ones(edges.size, np.bool_)
+    before = low.searchsorted(edges)  # held bins that begin below the edge; the last of them may be cut by it
+    cuts_nothing: NDArray[np.bool_] = (before == 0) | (high[before - 1] <= edges)
     return cuts_nothing
 
 
 def _placed(bins: NumericBins, edges: Floats) -> Counts:
-    cell = np.clip(np.searchsorted(edges, bins.edges[1:], side="left") - 1, 0, edges.size - 2)
-    return np.bincount(cell, weights=bins.counts, minlength=edges.size - 1).astype(np.int64)
+    cell = edges.searchsorted(bins.edges[1:][bins.held]) - 1
+    return np.bincount(cell, weights=bins.counts[bins.held], minlength=edges.size - 1).astype(np.int64)
 
 
 def bins_of_cells(
@@ -242,9 +245,13 @@ def bins_of_cells(
     low = np.where(zero, -ZERO_REACH, np.where((low >= 0) & (low < ZERO_REACH), ZERO_REACH, low))
     high = np.where(zero, ZERO_REACH, np.where((high <= 0) & (high > -ZERO_REACH), -ZERO_REACH, high))
     low, high = np.maximum(low, -largest), np.minimum(high, largest)
-    edges = np.union1d(low, high)
+    edges = np.empty(2 * low.size)
+    edges[::2], edges[1::2] = low, high
+    rises = edges[1:] > edges[:-1]
+    if rises.sum() < edges.size - 1:  # cells touch, or lie in zero's together
+        edges = edges[np.append(True, rises)] if (edges[1:] >= edges[:-1]).all() else np.unique(edges)
     full = np.zeros(max(edges.size - 1, 0), np.int64)
-    at = np.searchsorted(edges, low)
+    at = edges.searchsorted(low)
     np.add.at(full, at, np.asarray(counts, np.int64))
     standing = representatives(edges) if edges.size else np.empty(0)
     if points is not None:

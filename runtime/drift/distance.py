@@ -43,10 +43,10 @@ class TwoSample:
 def shares(counts: ArrayLike, *, smoothing: float = 0.0) -> Floats:
     """(c + s) / (N + s·B)."""
     rows: Floats = np.asarray(counts, np.float64)
-    total = rows.sum() + smoothing * rows.size
-    if rows.ndim != 1 or (rows < 0).any() or not rows.sum() > 0:
+    if rows.ndim != 1 or not rows.size or rows.min() < 0 or not (counted := float(rows.sum())) > 0:
         raise BinsMismatch("expected one row of counts of 0 or more, with at least one row counted")
-    smoothed: Floats = (rows + smoothing) / total
+    total = counted + smoothing * rows.size
+    smoothed: Floats = (rows + smoothing) / total if smoothing else rows / total
     return smoothed
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from runtime.drift.anytime import ReferenceDetector
 from runtime.drift.binned import Apart, Bins, BinsMismatch, CategoryBins, Counts, NumericBins, RateCounts, align
 from runtime.drift.cells import NumericCells, category_cells, count_categories, numeric_cells
+from runtime.drift.distance import LARGEST
 
 EVIDENCE_CELLS = 10
 """Fewer than a look has: evidence is spent on each cell in each pane."""
@@ -69,7 +70,16 @@ class CellCounter:
         if not isinstance(bins, NumericBins) or not isinstance(self.reference, NumericBins):
             return self
         edges, counts, _ = align(self.reference, bins)
-        return CellCounter.of(self.subject, NumericBins(edges, counts, apart=self.reference.apart))
+        known = np.union1d(bins.edges[:-1][bins.held], bins.edges[1:][bins.held])
+        # Other edges may lie inside of bins that are as coarse and have rows only in another pane.
+        kept = np.isin(edges, known)
+        kept[[0, -1]] = True
+        starts = np.flatnonzero(kept)[:-1]
+        edges = edges[kept]
+        edges[0], edges[-1] = -LARGEST, LARGEST
+        return CellCounter.of(
+            self.subject, NumericBins(edges, np.add.reduceat(counts, starts), apart=self.reference.apart)
+        )
 
     def detector(self) -> ReferenceDetector:
         return ReferenceDetector(self(self.reference))

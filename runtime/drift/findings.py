@@ -184,7 +184,7 @@ def _moments(
     note = f"σ {live.deviation:.4g} where it was {reference.deviation:.4g}"
     if reference.constant != live.constant:
         off = beside_constant(reference, live, level)
-        return mean, finding(Aspect.SPREAD, "rows beside a constant", "", off, thresholds.ks, note)
+        return mean, finding(Aspect.SPREAD, "rows beside a constant", "", off, thresholds.rate, note)
     spread = spread_moved(reference, live, level)
     return mean, finding(Aspect.SPREAD, "|ln σ′/σ|", "", spread, thresholds.spread, note)
 

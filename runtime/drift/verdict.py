@@ -13,6 +13,7 @@ Alarms have memory: `Alarm` goes through the table below, so that one odd window
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -77,7 +78,7 @@ class Effect:
     @property
     def times_threshold(self) -> float:
         """What is above the floor, in thresholds: comparable between measures."""
-        return max(self.low - self.floor, 0.0) / self.threshold
+        return min(max(self.low - self.floor, 0.0) / self.threshold, sys.float_info.max)
 
 
 @dataclass(frozen=True)
