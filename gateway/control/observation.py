@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.config import Statistics
@@ -87,8 +87,12 @@ class Observation:
         """Workers close what they have at their next run, or within 0.1 s."""
         self._reader.raise_epoch(max(self.epoch(now_seconds), self._reader.epoch))
 
-    def collect(self, now_seconds: float, *, also_open: bool = False) -> Collected:
+    def collect(
+        self, now_seconds: float, *, also_open: bool = False, drift: Mapping[VersionKey, str] | None = None
+    ) -> Collected:
         """Merges, stores and acknowledges what is closed. `also_open`: the workers have ended, and it is the last time.
+
+        drift: states to be stored with it, as JSON.
 
         A store that cannot be written leaves all for the next time.
         """
@@ -103,7 +107,7 @@ class Observation:
                 name = slot_name(pane.slot.id)
                 marks[name] = max(pane.serial, marks.get(name, 0))
             self._count_service(now_seconds)
-            if self._put(marks, slots, now_seconds):
+            if self._put(marks, slots, drift or {}, now_seconds):
                 for pane in panes:
                     self._reader.acknowledge(pane)
             return collected
@@ -179,7 +183,9 @@ class Observation:
                 start = now_seconds - self.settings.pane_seconds
                 newest[place].service.add(start, now_seconds, seen, now_seconds)
 
-    def _put(self, marks: dict[str, int], slots: Iterable[SlotView], now_seconds: float) -> bool:
+    def _put(
+        self, marks: dict[str, int], slots: Iterable[SlotView], drift: Mapping[VersionKey, str], now_seconds: float
+    ) -> bool:
         """Whether the store has it."""
         living = {slot_name(slot.id) for slot in slots}
         windows: list[tuple[VersionKey, Windows[Summary] | Windows[ServiceCounts]]] = []
@@ -193,6 +199,7 @@ class Observation:
             panes={key: change for key, change in changes.items() if change.put or change.delete},
             collected=marks,
             forgotten=forgotten,
+            drift=drift,
         )
         try:
             self._store.put_tick(tick)
