@@ -100,7 +100,8 @@ class Building:
         done = 0
         for chunk, count in self._chunks(data, labels, run_rows if fixed else 1):
             whole = count - count % run_rows if fixed else count
-            self._measure(summary, chunk, whole, run_rows, done)
+            if whole:
+                self._measure(summary, chunk, whole, run_rows, done)
             done += whole
             self.on_rows(done)
             if whole < count:

@@ -85,8 +85,10 @@ class CsvData:
             include_columns=list(wanted), column_types={name: TYPES[kind] for name, kind in wanted.items()}
         )
         try:
-            # Without threads, an error names its row.
-            with pyarrow.csv.open_csv(self._stream(), read_options=_read_options(), convert_options=options) as reader:
+            # Without threads, an error names its row. Of one column, an empty line is a row without a value.
+            parse = pyarrow.csv.ParseOptions(ignore_empty_lines=len(self.columns) > 1)
+            settings = {"read_options": _read_options(), "parse_options": parse, "convert_options": options}
+            with pyarrow.csv.open_csv(self._stream(), **settings) as reader:
                 for batch in reader:
                     yield {name: _column(name, batch.column(name)) for name in wanted}
         except (pa.ArrowException, OSError) as error:

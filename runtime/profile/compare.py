@@ -29,7 +29,6 @@ from runtime.profile.summary import Summary
 from runtime.sketch.buckets import MAX_SCALE
 from runtime.sketch.categories import CategoryCounts
 from runtime.sketch.exponential import ExponentialHistogram
-from runtime.sketch.frequent import FrequentValues
 
 Floats = npt.NDArray[np.float64]
 
