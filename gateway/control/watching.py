@@ -142,9 +142,7 @@ class Watching:
                     self._watched[key] = self._open(key, served.settings)
 
     def _open(self, key: VersionKey, settings: DriftSettings) -> _Watched:
-        watch = DriftWatch(
-            key, settings, self._observation.settings.pane_seconds
-        )
+        watch = DriftWatch(key, settings, self._observation.settings.pane_seconds)
         watched = _Watched(watch, settings)
         try:
             stored = self._store.get_reference(key)
