@@ -9,6 +9,7 @@ compared: `align` finds the finest bins that cut through no count of either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,7 +64,7 @@ class ExactMoments:
 
     def __post_init__(self) -> None:
         numbers = (self.mean, self.variance, self.least, self.greatest)
-        if self.count < 1 or not np.isfinite(numbers).all() or self.variance < 0 or self.least > self.greatest:
+        if self.count < 1 or not all(map(math.isfinite, numbers)) or self.variance < 0 or self.least > self.greatest:
             raise BinsMismatch(f"expected a count of 1 or more, finite numbers and least <= greatest, got {self}")
         if self.least == self.greatest:
             object.__setattr__(self, "mean", self.least)
@@ -75,7 +76,7 @@ class ExactMoments:
 
     @property
     def deviation(self) -> float:
-        return float(np.sqrt(self.variance))
+        return math.sqrt(self.variance)
 
 
 @dataclass(frozen=True, eq=False)
