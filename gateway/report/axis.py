@@ -39,6 +39,14 @@ class Axis:
             return (value / 2 - low / 2) / (high / 2 - low / 2)  # halves: a span may be more than the largest float
         return (self._warped(value) - low) / (high - low)
 
+    def value(self, place: float) -> float:
+        """The other way: 0 gives `low`, 1 gives `high`."""
+        low, high = self._warped(self.low), self._warped(self.high)
+        at = low * (1 - place) + high * place
+        if self.warp is Warp.LOG:
+            return math.pow(10.0, at)
+        return math.sinh(at) * self.near if self.warp is Warp.BOTH_WAYS else at
+
     def ticks(self, most: int = MOST_TICKS) -> list[tuple[float, str]]:
         """At most so many round values within, ascending, each with its text."""
         return [(value, tick_text(value)) for value in self._values(most) if self.low <= value <= self.high]

@@ -130,11 +130,11 @@ def _plot(name: str, feature: pb.Feature) -> tuple[Markup | None, str]:
         pairs = category_pairs(feature)
         return (paired_bars(title, pairs), "") if pairs else (None, "No rows to draw.")
     if (few := integers(counts)) is not None and len(few) > 1:
-        return paired_bars(title, _integer_pairs(few, counts)), ""
+        return paired_bars(title, integer_pairs(few, counts)), ""
     return histogram(name, counts), axis_note(counts)
 
 
-def _integer_pairs(few: list[int], counts: NumericCounts) -> list[Pair]:
+def integer_pairs(few: list[int], counts: NumericCounts) -> list[Pair]:
     """By value; where they are too many for one each, the rest comes last."""
     pairs = pairs_of(list(zip(map("{:,}".format, few), counts.live.tolist(), counts.reference.tolist(), strict=True)))
     shown = shortened(pairs)
