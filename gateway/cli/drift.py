@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DRIFTED = 3
 """Exit status with --exit-code. A gateway that is not reached has the same, and an error on standard error."""
 
-HISTORY_LOOKS = 8_640
+HISTORY_LOOKS = 720
 """What the HTML report draws over time: a day of looks, one every 10 s."""
 
 SECONDS = click.FloatRange(1, 3600)
