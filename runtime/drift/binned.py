@@ -9,6 +9,7 @@ compared: `align` finds the finest bins that cut through no count of either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,7 +64,7 @@ class ExactMoments:
 
     def __post_init__(self) -> None:
         numbers = (self.mean, self.variance, self.least, self.greatest)
-        if self.count < 1 or not np.isfinite(numbers).all() or self.variance < 0 or self.least > self.greatest:
+        if self.count < 1 or not all(map(math.isfinite, numbers)) or self.variance < 0 or self.least > self.greatest:
             raise BinsMismatch(f"expected a count of 1 or more, finite numbers and least <= greatest, got {self}")
         if self.least == self.greatest:
             object.__setattr__(self, "mean", self.least)
@@ -75,7 +76,7 @@ class ExactMoments:
 
     @property
     def deviation(self) -> float:
-        return float(np.sqrt(self.variance))
+        return math.sqrt(self.variance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +193,8 @@ def representatives(edges: Floats) -> Floats:
     """For each bin (a, b] the value with the least relative error, 2ab/(a+b); 0 where 0 lies inside."""
     low, high = edges[:-1], edges[1:]
     if low.size and (low[0] > 0 or high[-1] < 0):
-        return low * (2 / (1 + low / high))
+        with np.errstate(over="ignore"):  # of a bin from the largest number to next to none
+            return low * (2 / (1 + low / high))
     same_sign = np.sign(low) * np.sign(high) > 0
     middle = np.where((low < 0) & (high >= 0), 0.0, low / 2 + high / 2)
     with np.errstate(over="ignore"):  # of a bin that spans everything

@@ -65,7 +65,7 @@ def correlation_of(x: ArrayLike, y: ArrayLike) -> Correlation:
 
 
 def rank_correlation_of(x: ArrayLike, y: ArrayLike) -> Correlation:
-    """From rows: Spearman's correlation, that of ranks, ties at their middle rank; the spread by its influence function.
+    """From rows: Spearman's correlation, that of ranks, ties in the middle; the spread by its influence function.
 
     For columns with tails, such as money or durations: Pearson's r of them hangs on a few rows, and so does what can be
     known of its spread. Ranks have no tails. Rows with a value that is not finite are left out. Of columns in which
@@ -127,8 +127,10 @@ class _Ranks:
 
 
 def rank_correlations(rows: ArrayLike, columns: Sequence[str], prediction: str) -> dict[str, Correlation]:
-    """Of each column of float64[rows, columns] with the column named `prediction`; for `Sample`. BinsMismatch if it is
-    none of the columns."""
+    """Of each column of float64[rows, columns] with the column named `prediction`; for `Sample`.
+
+    BinsMismatch if that is none of the columns.
+    """
     table = np.asarray(rows, np.float64)
     if table.ndim != 2 or table.shape[1] != len(columns) or prediction not in columns:
         raise BinsMismatch(f"expected rows of {len(columns)} columns, one of them {prediction!r}, got {table.shape}")

@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from runtime.drift.binned import BinsMismatch, Counts, Floats, NumericBins
 
@@ -58,17 +59,13 @@ def _both(reference: ArrayLike, live: ArrayLike, smoothing: float) -> tuple[Floa
 
 
 def _relative_entropy(p: Floats, q: Floats) -> float:
-    there = p > 0
-    with np.errstate(divide="ignore"):
-        return float((p[there] * np.log(p[there] / q[there])).sum())
+    return float(special.rel_entr(p, q).sum())
 
 
 def psi(reference: ArrayLike, live: ArrayLike, *, smoothing: float = SMOOTHING) -> float:
     """Population stability index Σ(q−p)·ln(q/p), in nats: KL both ways (Jeffreys 1946). 0 to ∞."""
     p, q = _both(reference, live, smoothing)
-    differs = p != q
-    with np.errstate(divide="ignore"):
-        return float(((q - p)[differs] * np.log(q[differs] / p[differs])).sum())
+    return max(_relative_entropy(p, q) + _relative_entropy(q, p), 0.0)
 
 
 def kl(reference: ArrayLike, live: ArrayLike, *, smoothing: float = SMOOTHING) -> float:
@@ -123,8 +120,10 @@ def ks_bracket(reference: ArrayLike, live: ArrayLike) -> Bracket:
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Distribution functions of two samples, `f` and `g`: float64[points], at the points of both, ascending. Counted
-    once for all that is read from them."""
+    """Distribution functions of two samples, `f` and `g`: float64[points], at the points of both, ascending.
+
+    Counted once for all that is read from them.
+    """
 
     points: Floats
     f: Floats
@@ -150,9 +149,7 @@ class Steps:
         return np.diff(self.points / self.largest)
 
 
-def wasserstein(
-    reference: NumericBins, live: NumericBins, *, unit: float = 1.0, steps: Steps | None = None
-) -> float:
+def wasserstein(reference: NumericBins, live: NumericBins, *, unit: float = 1.0, steps: Steps | None = None) -> float:
     """W1 = ∫|F−G|dx with each bin's rows at its point, in the unit of the values or in multiples of `unit`."""
     steps = steps or Steps.of(reference, live)
     return in_units(float(np.abs(steps.f - steps.g)[:-1] @ steps.widths), steps.largest, unit)
@@ -230,16 +227,13 @@ def g_statistic(reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0)
     return chi_square_and_g(reference, live, expected=expected)[1]
 
 
-def chi_square_and_g(
-    reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0
-) -> tuple[TwoSample, TwoSample]:
+def chi_square_and_g(reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0) -> tuple[TwoSample, TwoSample]:
     """Both of one table."""
     table = np.array(pooled(reference, live, expected=expected), np.float64)
     together = table.sum(0)
     table, together = table[:, together > 0], together[together > 0]
     should_be = np.multiply.outer(table.sum(1), together / together.sum())
     degrees = table.shape[1] - 1
-    there = table > 0
     chi = float(((table - should_be) ** 2 / should_be).sum())
-    g = float(2 * (table[there] * np.log(table[there] / should_be[there])).sum())
+    g = float(2 * special.rel_entr(table, should_be).sum())
     return TwoSample(chi, degrees), TwoSample(g, degrees)

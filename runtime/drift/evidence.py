@@ -56,7 +56,7 @@ class CellCounter:
             case tuple(), CategoryBins():
                 return np.append(count_categories(bins, self.cells), _apart(bins.apart))
             case None, RateCounts():
-                return np.array([bins.hits, bins.rows - bins.hits] / np.float64(bins.burst), np.float64).astype(np.int64)
+                return np.array([int(rows / bins.burst) for rows in (bins.hits, bins.rows - bins.hits)], np.int64)
         raise BinsMismatch(f"{self.subject}: expected the kind that the reference has, got {type(bins).__name__}")
 
     def cut_by(self, bins: Bins) -> bool:

@@ -1,5 +1,5 @@
-"""Whether mean and spread of a feature have moved, from exact moments: what bins do not tell of a feature that varies by
-less than one of them is wide.
+"""Whether mean and spread of a feature have moved, from exact moments: what bins do not tell of a feature that varies
+by less than one of them is wide.
 
 Welch's test takes the variance of each side for its own mean. With skewed tails that is wrong far out: a short window
 without one of the rare large values has a low mean and a low variance at once (lognormal, σ 2: 100 rows against 50,000
@@ -66,8 +66,8 @@ def spread_moved(reference: ExactMoments, live: ExactMoments, level: float) -> M
     if not least > _LEAST_SHARE * _rounding(reference, live):
         return NOTHING
     ratio = live.variance / square
-    fourth = [_fourth(side, square) for side in (reference, live)]
-    tested = _tested(abs(ratio - 1), *fourth, reference.count, live.count, level)
+    a, b = _fourth(reference, square), _fourth(live, square)
+    tested = _tested(abs(ratio - 1), a, b, reference.count, live.count, level)
     value = float(abs(np.log(ratio)) / 2)
     return Move(value, tested.floor / 2, float(np.log1p(tested.critical) / 2), tested.p)
 
@@ -88,7 +88,8 @@ def beside_constant(reference: ExactMoments, live: ExactMoments, level: float) -
     """Where one side is constant: the share of the other's rows that are not that constant, at least."""
     still, other = (reference, live) if reference.constant else (live, reference)
     reach = max(other.greatest - still.mean, still.mean - other.least)
-    squares = (other.count - 1) / reach * (other.variance / reach) + other.count * ((other.mean - still.mean) / reach) ** 2
+    apart = (other.mean - still.mean) / reach
+    squares = (other.count - 1) / reach * (other.variance / reach) + other.count * apart * apart
     rows = min(max(int(squares * (1 - 1e-9)), 1), other.count)
     return _of_constants(rows / other.count, rows, still, other, level)
 
@@ -107,4 +108,5 @@ def _tested(apart: float, a: float, b: float, n: int, m: int, level: float) -> M
     error = float(np.sqrt(max(a / n + b / m, (n * a + m * b) / (n + m) * noise(n, m))))
     degrees = min(n, m) - 1
     p = float(2 * special.stdtr(degrees, -apart / error)) if error > 0 else float(apart == 0)
-    return Move(apart, error * float(np.sqrt(2 / np.pi)), -float(special.stdtrit(degrees, level / 2)) * error, min(p, 1.0))
+    critical = -float(special.stdtrit(degrees, level / 2)) * error
+    return Move(apart, error * float(np.sqrt(2 / np.pi)), critical, min(p, 1.0))

@@ -8,9 +8,19 @@ more coarsely.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
-from runtime.drift.binned import Apart, Bins, BinsMismatch, CategoryBins, ExactMoments, NumericBins, RateCounts, bins_of_cells
+from runtime.drift.binned import (
+    Apart,
+    Bins,
+    BinsMismatch,
+    CategoryBins,
+    ExactMoments,
+    NumericBins,
+    RateCounts,
+    bins_of_cells,
+)
 from runtime.drift.cells import CATEGORY_ROWS
 from runtime.drift.correlation import Correlation
 from runtime.sketch.block import Block
@@ -30,11 +40,11 @@ CategoryPair = tuple[CategoryBins, CategoryBins]
 
 def exact_moments(histogram: ExponentialHistogram, moments: Moments) -> ExactMoments | None:
     """None without values, and where their squares are beyond float64."""
-    summary = moments.summary()
-    variance = summary.variance if summary.count > 1 else 0.0
-    if not summary.count or not math.isfinite(summary.mean) or not math.isfinite(variance):
+    count, mean, squares, *_ = moments.row[0].tolist()
+    variance = squares / (count - 1) if count > 1 else 0.0
+    if not count or not math.isfinite(mean) or not math.isfinite(variance):
         return None
-    return ExactMoments(summary.count, summary.mean, variance, histogram.minimum, histogram.maximum)
+    return ExactMoments(int(count), mean, variance, histogram.minimum, histogram.maximum)
 
 
 def numeric_bins(
@@ -114,9 +124,7 @@ def subjects_of_blocks(
     _check(reference, names)
     _check(live, names)
     pairs = {
-        name: numeric_pair(
-            reference.histogram(at), live.histogram(at), (reference.moments_of(at), live.moments_of(at))
-        )
+        name: numeric_pair(reference.histogram(at), live.histogram(at), (reference.moments_of(at), live.moments_of(at)))
         for at, name in enumerate(names)
     }
     return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
@@ -129,14 +137,16 @@ def category_bins(counts: CategoryCounts) -> CategoryBins:
 
 
 def category_pair(reference: CategoryCounts, live: CategoryCounts) -> CategoryPair:
-    """Exactly, where both declare the same categories. What only one declares is `other` on both sides: the other
-    sketch has counted it so."""
+    """Exactly, where both declare the same categories.
+
+    What only one declares is `other` on both sides: the other sketch has counted it so.
+    """
     pair = category_bins(reference), category_bins(live)
     common = pair[0].counts.keys() & pair[1].counts.keys()
     return _common(pair[0], common), _common(pair[1], common)
 
 
-def _common(bins: CategoryBins, names: Set[str]) -> CategoryBins:
+def _common(bins: CategoryBins, names: AbstractSet[str]) -> CategoryBins:
     if bins.counts.keys() == names:
         return bins
     kept = {name: count for name, count in bins.counts.items() if name in names}
@@ -178,13 +188,16 @@ def evidence_bins(
     """
     subjects: dict[str, Bins] = {name: numeric_bins(histogram) for name, histogram in (histograms or {}).items()}
     subjects |= {name: category_bins(counts) for name, counts in (categories or {}).items()}
-    subjects |= {name: _frequent_alone(values, missing, reference) for name, (values, missing) in (frequent or {}).items()}
+    subjects |= {
+        name: _frequent_alone(values, missing, reference) for name, (values, missing) in (frequent or {}).items()
+    }
     return subjects | {name: RateCounts(*counted) for name, counted in (rates or {}).items()}
 
 
 def _frequent_alone(values: FrequentValues, missing: int, reference: bool) -> CategoryBins:
     """The reference names what makes up so large a share that any such sketch of the same values has it, and nearly all
-    of its rows. A pane names what it has, as long as upper bounds do not add up to more rows than there are."""
+    of its rows. A pane names what it has, as long as upper bounds do not add up to more rows than there are.
+    """
     share = CERTAIN / (2 ** (values.lg_slots - 1) + 1) if reference and values.offset else 0.0
     counts, room = {}, values.total
     for name, most in sorted(_by_name(values).items(), key=lambda item: (-item[1], item[0])):

@@ -33,9 +33,10 @@ def service_sample(
     end_seconds: float = 0.0,
     burst_requests: int = BURST_REQUESTS,
 ) -> Sample:
-    """From a histogram with fixed bounds. `bounds`: float64[buckets + 1], ascending and above 0: bucket k is (bounds[k],
-    bounds[k + 1]] seconds; `counts`: uint64[buckets]; `zero`: how many were at or below the first bound; `errors` of
-    `requests` failed. All of one span of time: of totals that only grow, the difference.
+    """From a histogram with fixed bounds, of one span of time: of totals that only grow, the difference.
+
+    `bounds`: float64[buckets + 1], ascending and above 0: bucket k is (bounds[k], bounds[k + 1]] seconds. `counts`:
+    uint64[buckets]. `zero`: how many were at or below the first bound. `errors` of `requests` failed.
 
     BinsMismatch for counts of other buckets, or numbers below 0.
     """

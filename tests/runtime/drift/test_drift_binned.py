@@ -106,7 +106,10 @@ def test_cells_of_a_histogram_become_bins_with_empty_ones_between() -> None:
 
 def test_bins_of_two_samples_rows_lose_nothing() -> None:
     random = np.random.default_rng(6)
-    x, y = np.round(random.normal(size=900), 2), np.append(random.normal(0.3, 1, 700), [np.nan, np.inf, -np.inf, -np.inf])
+    x, y = (
+        np.round(random.normal(size=900), 2),
+        np.append(random.normal(0.3, 1, 700), [np.nan, np.inf, -np.inf, -np.inf]),
+    )
     pair = exact_pair(x, y)
     assert [side.total for side in pair] == [900, 700]
     assert pair[1].apart == Apart(nan=1, positive_infinity=1, negative_infinity=2)
