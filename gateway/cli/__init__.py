@@ -10,6 +10,7 @@ import click
 from gateway.cli.audit import audit
 from gateway.cli.changes import default, label, load, unload
 from gateway.cli.models import models
+from gateway.cli.profile import profile
 from gateway.cli.serve import config, serve
 from gateway.cli.status import status
 from gateway.cli.top import top
@@ -26,5 +27,5 @@ def cli() -> None:
     """Serves versioned ONNX models over gRPC and swaps their versions live."""
 
 
-for command in (serve, config, status, models, top, load, unload, label, default, watch, audit):
+for command in (serve, config, status, models, top, load, unload, label, default, watch, audit, profile):
     cli.add_command(command)

@@ -29,6 +29,7 @@ from typing import Any, Literal, Self
 from runtime.drift.correlation import correlation_of
 from runtime.profile.schema import Schema
 from runtime.profile.summary import Summary
+from runtime.repository.layout import MAX_PROFILE_BYTES
 from runtime.sketch.errors import Malformed
 
 MAGIC = b"DGPR"
@@ -37,9 +38,6 @@ HEAD = struct.Struct("<4sHBdQI")
 LENGTH = struct.Struct("<I")
 
 KINDS: tuple[Literal["profile", "live"], ...] = ("profile", "live")
-
-MAX_PROFILE_BYTES = 64 * 1024 * 1024
-"""As it is stored. The widest schema there can be, 16,384 columns, takes a third of it."""
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """Decompressed; and of the summary in memory."""
