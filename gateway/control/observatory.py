@@ -13,8 +13,17 @@ from runtime.profile.reference import Profile
 from runtime.profile.schema import Schema
 from runtime.profile.summary import Summary
 from runtime.profile.windows import Window
+from runtime.repository.statistics_settings import DriftSettings
 
 ReferenceKind = Literal["profile", "live", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the desired state says of a version."""
+
+    settings: DriftSettings
+    is_default: bool
 
 
 @dataclass(frozen=True, eq=False)
