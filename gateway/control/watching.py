@@ -76,7 +76,7 @@ class _Watched:
 
 
 def _prepared(profile: Profile | None) -> PreparedReference | None:
-    return PreparedReference(profile.summary, profile.digest, profile.spreads) if profile is not None else None
+    return PreparedReference(profile.summary, profile.digest) if profile is not None else None
 
 
 class Watching:
