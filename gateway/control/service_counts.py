@@ -142,7 +142,7 @@ def _add(counts: ServiceCounts, series: Series) -> None:
 
 
 FEWEST_BEFORE = 1_000
-"""Requests of the time that a window is compared with. The first ones of a version are slow, and are no measure of it."""
+"""Requests of the time that a window is compared with: a version's first ones are slow, and are no measure of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ class ServiceSample:
 
     @classmethod
     def of(cls, short: Window[ServiceCounts], long: Window[ServiceCounts]) -> ServiceSample | None:
-        """Two windows that end at one moment. None where the short one has no requests, or FEWEST_BEFORE came before."""
+        """Two windows that end at one moment. None where the short one has none, or too few came before."""
         if short.summary is None or long.summary is None:
             return None
         before = long.summary.minus(short.summary)
