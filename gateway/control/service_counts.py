@@ -155,7 +155,7 @@ class ServiceSample:
 
     @classmethod
     def of(cls, short: Window[ServiceCounts], long: Window[ServiceCounts]) -> ServiceSample | None:
-        """Of two windows that end at one moment. None without requests in the short one, and FEWEST_BEFORE before it."""
+        """Of windows that end at one moment. None without requests in the short one, and FEWEST_BEFORE before it."""
         if short.summary is None or long.summary is None:
             return None
         before = long.summary.minus(short.summary)
