@@ -27,6 +27,7 @@ from gateway.telemetry.drift_measures import VersionDrift
 from runtime.errors import NotFound, ServingError
 from runtime.profile.compare import PreparedReference
 from runtime.profile.reference import Profile
+from runtime.profile.schema import Schema
 from runtime.profile.summary import Summary
 from runtime.profile.windows import Window
 from runtime.repository.repository import Repository
