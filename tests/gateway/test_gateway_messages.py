@@ -32,7 +32,7 @@ from gateway.messages import (
     manifest_document,
     same_user,
 )
-from runtime.repository.manifest import Manifest, manifest_of, parse_manifest
+from runtime.repository.manifest import BATCH_LIMIT_ROWS, Manifest, manifest_of, parse_manifest
 
 ORDER = VersionOrder(
     version=2**63 - 1, digest="sha256:a", generation=3, folder="/é", model_filename="model.onnx", file_bytes=7,
