@@ -16,7 +16,7 @@ from gateway.cli.drift_table import reference_text
 from gateway.cli.text import NOTHING, byte_count, one_line, short_digest
 from gateway.report.axis import Warp
 from gateway.report.cards import integer_pairs
-from gateway.report.counts import fitting_axis, in_steps, integers, numeric_counts
+from gateway.report.counts import fitting_axis, in_steps, numeric_counts
 from gateway.report.paired_bars import Pair, category_pairs
 from gateway.report.text import counted, moment, number, share, window_name
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
@@ -138,8 +138,8 @@ def _pairs(feature: pb.Feature) -> tuple[list[Pair], str]:
     counts = numeric_counts(feature.bins)
     if counts is None:
         return category_pairs(feature), ""
-    if (few := integers(counts)) is not None and len(few) > 1:
-        return integer_pairs(few, counts), ""
+    if few := integer_pairs(feature, counts):
+        return few, ""
     axis = fitting_axis(counts)
     live, reference = (in_steps(counts, side, axis, STEPS).tolist() for side in (counts.live, counts.reference))
     compared = bool(counts.reference.sum())

@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 CUT = 0.005
 """Share of either sample's rows that may lie beyond the plot to each side, so that one value does not flatten all."""
 LEAST_STEPS, MOST_STEPS = 12, 40
+LARGEST = 1e307
+"""Beyond this, values are drawn here: sums and differences of larger ones are infinite."""
 DISCRETE = 12
 """So few different integers are drawn one by one."""
 
@@ -48,20 +50,27 @@ class NumericCounts:
 
 def numeric_counts(bins: Iterable[pb.FeatureBin]) -> NumericCounts | None:
     """Of bins with rows and without category; None where there are none."""
-    held = [b for b in bins if (b.live or b.reference) and not b.category and not math.isnan(b.low + b.high)]
+    held = [b for b in bins if (b.live or b.reference) and not b.category and b.low <= b.high]
+    held = [b for b in held if math.isfinite(b.low) or math.isfinite(b.high)]
     if not held:
         return None
     held.sort(key=lambda b: (b.low, b.high))
-    low = np.array([b.low for b in held])
-    high = np.array([b.high for b in held])
-    finite = np.concatenate([low[np.isfinite(low)], high[np.isfinite(high)]])
-    if not finite.size:
-        return None
-    reach = float(np.ptp(finite)) / 20 or abs(float(finite[0])) / 20 or 0.5  # how wide an open bin is drawn
-    low = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high, finite.min()) - reach)
-    high = np.where(np.isfinite(high), high, low + reach)
+    low = np.array([b.low for b in held]).clip(-LARGEST, LARGEST)
+    high = np.array([b.high for b in held]).clip(-LARGEST, LARGEST)
+    closed = np.array([math.isfinite(b.low) and math.isfinite(b.high) for b in held])
+    for at in np.flatnonzero(~closed):
+        if math.isinf(held[at].low):
+            low[at] = high[at] - _reach(low, high, closed, last=False)
+        else:
+            high[at] = low[at] + _reach(low, high, closed, last=True)
     rows = np.array([(b.live, b.reference) for b in held], np.float64)
     return NumericCounts(low, high, rows[:, 0].copy(), rows[:, 1].copy())
+
+
+def _reach(low: Floats, high: Floats, closed: npt.NDArray[np.bool_], *, last: bool) -> float:
+    """How wide an open bin is drawn: twice the one beside it."""
+    widths = (high - low)[closed].tolist()
+    return 2 * widths[-1 if last else 0] or 1.0 if widths else 1.0
 
 
 def integers(counts: NumericCounts) -> list[int] | None:
@@ -91,11 +100,12 @@ def fitting_axis(counts: NumericCounts) -> Axis:
         width = float((counts.high - counts.low)[touched].max())
         room = 4 * width or abs(low) / 2 or 0.5
         return Axis(low - room, high + room)
-    near = _nearest(counts)
     if _squeezed(counts, low, high):
         if low > 0:
             return Axis(low, high, Warp.LOG)
-        if near < max(abs(low), abs(high)) / 10:
+        farthest = max(abs(low), abs(high))
+        near = _nearest(counts, farthest)
+        if near < farthest / 10:
             return Axis(low, high, Warp.BOTH_WAYS, near)
     margin = (high / 2 - low / 2) * 0.04
     return Axis(low - margin, high + margin)
@@ -110,13 +120,10 @@ def _squeezed(counts: NumericCounts, low: float, high: float) -> bool:
     return spans_decades or any(0 < middle < 0.12 for middle in middles)
 
 
-def _nearest(counts: NumericCounts) -> float:
-    """A magnitude near to which half of the rows of the narrower sample lie."""
-    spreads = []
-    for side in counts.sides:
-        magnitudes = [abs(counts.quantile(side, q)) for q in (0.25, 0.75)]
-        spreads.append(max(magnitudes))
-    return max(min(spreads), 1e-300)
+def _nearest(counts: NumericCounts, farthest: float) -> float:
+    """A magnitude within which half of the rows of the narrower sample lie; not so small that nothing else is seen."""
+    halves = [max(abs(counts.quantile(side, q)) for q in (0.25, 0.75)) for side in counts.sides]
+    return max(min(halves), farthest * 1e-6, 1e-300)
 
 
 def step_count(counts: NumericCounts) -> int:

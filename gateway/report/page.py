@@ -100,7 +100,7 @@ def page(drift: pb.DriftReport, features: pb.GetFeaturesResponse, generated_at: 
         unlisted=max(len(later) - LISTED, 0),
         features=len(ordered),
         wholes=[_whole(v) for v in drift.verdicts if v.subject not in names][:NOTES],
-        uncompared=[clean(name, 400) for name in drift.uncompared[:NOTES]],
+        uncompared=[clean(name) for name in drift.uncompared[:NOTES]],
         notes=[clean(note, 400) for note in features.notes[:NOTES]],
         guarantee=clean(drift.guarantee, 600),
         glossary=glossary(drift),

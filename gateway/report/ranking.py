@@ -22,7 +22,7 @@ from gateway.report.effects import (
 from gateway.report.text import clean, p_value
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
-CALM_ROWS, MOST_ROWS = 10, 40
+CALM_ROWS, MOST_ROWS = 10, 25
 LINEAR_TO = 12.0
 """Thresholds; beyond, the scale is logarithmic, or a broken unit would leave nothing to see of all else."""
 WIDTH, HEIGHT = 1000.0, 16.0
