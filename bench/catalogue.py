@@ -75,10 +75,17 @@ SYNC_ECHO = ServerSpec("sync-echo", "grpc.server echo", _module("sync_echo"), ec
 DRIFTGATE = ServerSpec("driftgate", "driftgate, queue", _driftgate, has_readyz=True, environment=QUEUE)
 UNOBSERVED = ServerSpec(
     "driftgate-off",
-    "driftgate, telemetry off",
+    "driftgate, all off",
     _driftgate,
     has_readyz=True,
-    environment=QUEUE | {"DRIFTGATE_TELEMETRY__ENABLED": "false"},
+    environment=QUEUE | {"DRIFTGATE_TELEMETRY__ENABLED": "false", "DRIFTGATE_STATISTICS__ENABLED": "false"},
+)
+UNMEASURED = ServerSpec(
+    "driftgate-unmeasured",
+    "driftgate, statistics off",
+    _driftgate,
+    has_readyz=True,
+    environment=QUEUE | {"DRIFTGATE_STATISTICS__ENABLED": "false"},
 )
 EXPORTING = ServerSpec(
     "driftgate-otlp",
@@ -113,8 +120,9 @@ SERVERS = (
     ),
     ServerSpec("queue-echo", "completion-queue echo", _module("queue_echo"), echoes=True),
     UNOBSERVED,
+    UNMEASURED,
     EXPORTING,
     SDK,
 )
-OBSERVED = (UNOBSERVED, DRIFTGATE, EXPORTING, SDK)
+OBSERVED = (UNOBSERVED, UNMEASURED, DRIFTGATE, EXPORTING, SDK)
 """Alike but for what they record and export: what that costs is the difference to the first."""

@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from runtime.profile.levels import Levels
+
 ENVIRONMENT_PREFIX = "DRIFTGATE_"
 NOT_SETTINGS = frozenset({"DRIFTGATE_CONFIG", "DRIFTGATE_ADMIN", "DRIFTGATE_TOKEN"})  # read by the command line
 ADDRESS = re.compile(r"^(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):(?P<port>\d{1,5})$")
@@ -169,6 +171,46 @@ class Telemetry(_Section):
         }
 
 
+class Statistics(_Section):
+    """What is measured of inputs and outputs, and over which times."""
+
+    enabled: bool = Field(True, description="Measure inputs and outputs; a model's `statistics.enabled` can say no.")
+    pane_seconds: int = Field(
+        10,
+        ge=1,
+        le=3600,
+        description="What is seen in so long is kept apart, and lost at most when a worker is killed.",
+    )
+    windows_seconds: tuple[int, ...] = Field(
+        (60, 600, 3600, 86_400),
+        min_length=1,
+        max_length=6,
+        description="Sliding windows, shortest first: each a multiple of the one before, the first of `pane_seconds`.",
+    )
+    drift_window_seconds: int = Field(
+        600, ge=1, description="The window that is compared with a reference, where a model's settings name none."
+    )
+    max_bytes_per_worker: int = Field(
+        1024 * 1024 * 1024,
+        ge=4 * 1024 * 1024,
+        le=2**40,
+        description="Bound on the memory of a worker's panes; versions that find no room are not measured.",
+    )
+
+    @field_validator("windows_seconds", mode="before")
+    @classmethod
+    def _separated(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _multiples(self) -> Statistics:
+        Levels(self.pane_seconds, self.windows_seconds)  # a ValueError that names the field
+        if self.drift_window_seconds not in self.windows_seconds:
+            known = ", ".join(map(str, self.windows_seconds))
+            raise ValueError(f"drift_window_seconds: expected one of {known}, got {self.drift_window_seconds}")
+        return self
+
+
 def _as_text(value: Any) -> str:
     """YAML's true and 5000 as an environment would hold them."""
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -201,6 +243,7 @@ class Config(_Section):
     repository: RepositorySettings = Field(RepositorySettings(), description="Reading model directories.")
     restart: Restart = Field(Restart(), description="Restarting crashed processes.")
     telemetry: Telemetry = Field(Telemetry(), description="Records of requests, and their export.")
+    statistics: Statistics = Field(Statistics(), description="What is measured of inputs and outputs.")
     threads: int = Field(
         1, ge=1, le=64, description="Receiving threads per worker; others stand in while one is held up in a long run."
     )

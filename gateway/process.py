@@ -33,9 +33,10 @@ CONTROL_ENVIRONMENT = {
 
 class Spawn(BaseModel):
     """A child's orders. File descriptors are inherited: `page_fds` are the statistics pages of all workers,
-    `series_fds` their series pages and `ring_fds` their rings of request records (a worker gets its own of these two),
-    `export_fd` the counts of what was exported, `tally_fd` those of restarts (workers, then control); `export_fd`,
-    `listener_fd` and `http_fd` are control's alone.
+    `series_fds` their series pages, `ring_fds` their rings of request records and `arena_fds` their panes (a worker
+    gets its own of these three), `pane_control_fd` what control tells of panes, `export_fd` the counts of what was
+    exported, `tally_fd` those of restarts (workers, then control); `export_fd`, `listener_fd` and `http_fd` are
+    control's alone.
 
     `index` is a worker's number, -1 for control. `log_style` is what its lines on standard error look like: that is a
     pipe to the supervisor, which knows where they end up.
@@ -50,6 +51,8 @@ class Spawn(BaseModel):
     page_fds: tuple[int, ...]
     series_fds: tuple[int, ...]
     ring_fds: tuple[int, ...]
+    arena_fds: tuple[int, ...]
+    pane_control_fd: int
     export_fd: int
     tally_fd: int
     listener_fd: int

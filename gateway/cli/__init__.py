@@ -12,6 +12,7 @@ from gateway.cli.audit import audit
 from gateway.cli.changes import default, label, load, unload
 from gateway.cli.drift import drift
 from gateway.cli.models import models
+from gateway.cli.profile import profile
 from gateway.cli.reference import reference
 from gateway.cli.serve import config, serve
 from gateway.cli.stats import stats
@@ -31,7 +32,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    serve, config, status, models, top, drift, stats, reference, load, unload, label, default, watch, audit,
+    serve, config, status, models, top, drift, stats, reference, profile, load, unload, label, default, watch, audit,
 )  # fmt: skip
 
 for command in COMMANDS:

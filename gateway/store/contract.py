@@ -71,9 +71,9 @@ class DesiredVersion:
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        _require_int64("version", self.version)
-        _require_int64("generation", self.generation)
-        _require_text("digest", self.digest)
+        require_int64("version", self.version)
+        require_int64("generation", self.generation)
+        require_text("digest", self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,13 @@ class DesiredModel:
     revision: int = 0
 
     def __post_init__(self) -> None:
-        _require_text("default_target", self.default_target)
-        _require_int64("revision", self.revision)
+        require_text("default_target", self.default_target)
+        require_int64("revision", self.revision)
         for label, version in self.labels.items():
-            _require_text("labels", label)
-            _require_int64(f"labels[{label!r}]", version)
+            require_text("labels", label)
+            require_int64(f"labels[{label!r}]", version)
         for version in self.pinned_versions:
-            _require_int64("pinned_versions", version)
+            require_int64("pinned_versions", version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +181,15 @@ def require_name(name: str) -> None:
     """For stores: raises the ValueError that `put_model` promises."""
     if not name:
         raise ValueError("name: expected the name of a model, got an empty string")
-    _require_text("name", name)
+    require_text("name", name)
 
 
-def _require_int64(name: str, value: int) -> None:
+def require_int64(name: str, value: int) -> None:
     if not 0 <= value <= MAX_INT64:
         raise ValueError(f"{name}: expected an integer in 0..2**63-1, got {value}")
 
 
-def _require_text(name: str, value: str) -> None:
+def require_text(name: str, value: str) -> None:
     if _storable(value) != value:
         raise ValueError(f"{name}: expected text without NUL and lone surrogates, got {value!r}")
 

@@ -7,6 +7,7 @@ did to an old database stays what it does to a new one. To change the schema, ap
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Engine,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -79,7 +81,54 @@ def create_models_and_audit(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_models_and_audit,)
+def create_panes_and_references(connection: Connection) -> None:
+    metadata = MetaData()
+
+    def of_version() -> tuple[Column[Any], ...]:
+        return (
+            Column("model", Text, primary_key=True),
+            Column("version", BigInteger, primary_key=True, autoincrement=False),
+            Column("version_digest", Text, primary_key=True),
+        )
+
+    pane = Table(
+        "pane",
+        metadata,
+        *of_version(),
+        Column("length_seconds", BigInteger, primary_key=True, autoincrement=False),
+        Column("end_seconds", BigInteger, primary_key=True, autoincrement=False),
+        Column("rows", BigInteger, nullable=False),
+        Column("data", LargeBinary, nullable=False),
+    )
+    Index("pane_by_end", pane.c.end_seconds)
+    Table(
+        "collected",
+        metadata,
+        Column("slot", Text, primary_key=True),
+        Column("serial", BigInteger, nullable=False),
+    )
+    Table(
+        "drift_state",
+        metadata,
+        *of_version(),
+        Column("state", Text, nullable=False),
+        Column("saved_seconds", BigInteger, nullable=False),
+    )
+    Table(
+        "reference",
+        metadata,
+        *of_version(),
+        Column("kind", Text, nullable=False),
+        Column("digest", Text, nullable=False),
+        Column("payload", LargeBinary, nullable=False),
+        # JSON, as are labels above.
+        Column("about", Text, nullable=False),
+        Column("set_at_us", BigInteger, nullable=False),
+    )
+    metadata.create_all(connection)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_models_and_audit, create_panes_and_references)
 """The n-th, counted from 1, brings a database from schema n-1 to schema n."""
 
 

@@ -28,6 +28,7 @@ from gateway.supervisor.restart import GiveUp, after_end
 from gateway.telemetry.fates import COUNTS
 from gateway.telemetry.settings import TelemetrySettings, read_settings
 from gateway.telemetry.variables import TelemetrySettingsError
+from runtime.shm.panes_layout import create_arena, create_pane_control
 from runtime.shm.ring_layout import create_ring
 from runtime.shm.segment import Segment
 from runtime.shm.series_layout import create_series_page
@@ -60,6 +61,9 @@ class Supervisor:
         self._series = [create_series_page(f"driftgate-series-{index}") for index in range(self._count)]
         records = max(telemetry.spans.max_queue_size or config.telemetry.ring_records, FEWEST_RECORDS)
         self._rings = [create_ring(f"driftgate-records-{index}", records) for index in range(self._count)]
+        room = config.statistics.max_bytes_per_worker
+        self._arenas = [create_arena(f"driftgate-panes-{index}", room) for index in range(self._count)]
+        self._pane_control = create_pane_control("driftgate-pane-control", self._count)
         self._export_segment = create_tally("driftgate-exported", COUNTS)
         self._instance_id = str(uuid.uuid4())
         self._tally_segment: Segment = create_tally("driftgate-restarts", self._count + 1)
@@ -113,6 +117,8 @@ class Supervisor:
             page_fds=tuple(page.fd for page in self._pages),
             series_fds=tuple(page.fd for page in self._series),
             ring_fds=tuple(ring.fd for ring in self._rings),
+            arena_fds=tuple(arena.fd for arena in self._arenas),
+            pane_control_fd=self._pane_control.fd,
             export_fd=self._export_segment.fd,
             tally_fd=self._tally_segment.fd,
             listener_fd=self._link.held.fileno(),
@@ -124,11 +130,12 @@ class Supervisor:
             instance_id=self._instance_id,
             log_style=line_style(self._config.log_format, sys.stderr),
         )
-        fds = [*orders.page_fds, orders.tally_fd]
+        fds = [*orders.page_fds, orders.tally_fd, orders.pane_control_fd]
         if child is self._control:
             fds += [orders.listener_fd, orders.http_fd, *orders.series_fds, *orders.ring_fds, orders.export_fd]
+            fds += orders.arena_fds
         else:
-            fds += [orders.series_fds[index], orders.ring_fds[index]]
+            fds += [orders.series_fds[index], orders.ring_fds[index], orders.arena_fds[index]]
         try:
             child.start(orders, fds, time.monotonic(), self._relay)
         except OSError as error:

@@ -25,6 +25,7 @@ from gateway.worker.catalog import Catalog, health_statuses, report
 from gateway.worker.health import CHECK, WATCH, Health
 from gateway.worker.inference_service import SERVICE, InferenceService
 from gateway.worker.link import Link
+from gateway.worker.observer import Observers
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.reflection import PATHS, ReflectionStream, make_servicer
 from gateway.worker.streams import InferStreams
@@ -32,12 +33,14 @@ from gateway.worker.target import Target
 from gateway.worker.transport.choose import make_transport
 from gateway.worker.transport.interface import BindError, Methods, Stream, StreamHandler, Tls, TransportSettings
 from runtime.onnx.session import return_large_blocks
+from runtime.shm.panes_writer import PaneWriter
 from runtime.shm.ring import map_ring
 from runtime.shm.segment import Segment
 from runtime.shm.series import SeriesWriter
 from runtime.shm.statistics import StatisticsReader, StatisticsWriter
 from runtime.versions.manager import Instance, VersionManager
 from runtime.versions.policy import InstanceKey
+from runtime.versions.state import VersionState
 from runtime.versions.version import LoadedVersion
 
 log = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class Worker:
         pages = [Segment.attach(fd, writable=i == orders.index) for i, fd in enumerate(orders.page_fds)]
         self._statistics = StatisticsWriter(pages[orders.index])
         self._recorder = make_recorder(orders)
+        self._observers = Observers(make_pane_writer(orders))
         self._pipeline = Pipeline(config.limits.max_in_flight, self._statistics.set_in_flight, self._recorder)
         self._health = Health()
         self._streams = InferStreams()
@@ -104,6 +108,7 @@ class Worker:
         while not self._ended.wait(TICK_SECONDS):
             try:
                 self._transport.relieve(self._manager.watch_runs())
+                self._observers.tick()
             except Exception:
                 log.exception("a look after the runs failed; the next follows")
 
@@ -132,6 +137,7 @@ class Worker:
         if self._listening and settled:
             self._transport.close()
         self._manager.stop()
+        self._observers.close()
         log.info("worker %d has ended", self._index)
         if not settled:  # one operator computes on, and Python would wait for it
             logging.shutdown()
@@ -174,12 +180,15 @@ class Worker:
 
     def _make_target(self, key: InstanceKey, version: LoadedVersion) -> Target:
         slot = self._statistics.slot(key.model, key.version)
-        target = Target(version, slot, self._pipeline.done, self._recorder)
+        observer = self._observers.of(key, version)
+        target = Target(version, slot, self._pipeline.done, self._recorder, observer)
         self._catalog.add_target(key, target)
         return target
 
     def _on_change(self, instance: Instance) -> None:
         self._catalog.note(instance)
+        if instance.state in (VersionState.UNLOADED, VersionState.FAILED):
+            self._observers.end(instance.key)
         self._link.report(report(instance))
         self._wake.set()
 
@@ -216,6 +225,14 @@ class Worker:
             listening=self._listening,
             draining=self._draining,
         )
+
+
+def make_pane_writer(orders: Spawn) -> PaneWriter | None:
+    """None where nothing is to be measured."""
+    if not orders.config.statistics.enabled:
+        return None
+    arena = Segment.attach(orders.arena_fds[orders.index], writable=True)
+    return PaneWriter(arena, Segment.attach(orders.pane_control_fd, writable=False), orders.index)
 
 
 def make_recorder(orders: Spawn) -> Recorder | None:

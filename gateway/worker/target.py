@@ -15,6 +15,7 @@ from gateway.telemetry.context import BACK, Tracer, log_fields
 from gateway.telemetry.recorder import NOBODY, Recorder
 from gateway.wire.decode import Decoder
 from gateway.wire.encode import Encoder
+from gateway.worker.observer import VersionObserver
 from gateway.worker.transport.interface import Call
 from runtime.batching.request import Refusal, Request
 from runtime.batching.runner import RunTimes
@@ -45,6 +46,7 @@ class Target:
         counters: SlotWriter,
         on_done: Callable[[int], None],
         recorder: Recorder | None = None,
+        observer: VersionObserver | None = None,
     ) -> None:
         configured = version.manifest.batching.max_batch_size
         self.version = version
@@ -58,6 +60,7 @@ class Target:
         self._counters = counters
         self._on_done = on_done
         self._recorder = recorder
+        self._observer = observer
         self._subject = NOBODY
         if recorder is not None:
             self._subject = recorder.subject(version.model, version.version, version.digest)
@@ -94,16 +97,18 @@ class Target:
             else:
                 call.answer(response, headers if trace is None else headers + trace.headers)
         replied_ns = time.monotonic_ns()
+        rows = sum([request.rows for request in requests])
+        if self._observer is not None:  # under the leases: a version ends after the last of its runs was seen
+            self._observer.observe(times.inputs, requests[0].outputs, answers, rows)
         self._end(len(requests))
         try:
-            rows = sum([request.rows for request in requests])
-            self._observe(requests, rows, times, replied_ns)
+            self._count(requests, rows, times, replied_ns)
             if self._recorder is not None:
                 self._recorder.answered(self._subject, requests, rows, responses, times, replied_ns)
         except Exception:
             log.exception("a run of %s could not be counted", self.version.name)
 
-    def _observe(self, requests: Sequence[Request], rows: int, times: RunTimes, replied_ns: int) -> None:
+    def _count(self, requests: Sequence[Request], rows: int, times: RunTimes, replied_ns: int) -> None:
         """After the replies have been handed over."""
         arrived = sum([request.arrived_ns for request in requests])
         decoded = sum([request.decoded_ns for request in requests])

@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,14 +38,17 @@ RETRY_AFTER_SECONDS = 0.05
 
 
 class RunTimes:
-    """Monotonic nanoseconds: the run's start, inputs ready, outputs ready."""
+    """Monotonic nanoseconds: the run's start, inputs ready, outputs ready. `inputs`: what went in, by name."""
 
-    __slots__ = ("gathered_ns", "ran_ns", "started_ns")
+    __slots__ = ("gathered_ns", "inputs", "ran_ns", "started_ns")
 
-    def __init__(self, started_ns: int, gathered_ns: int, ran_ns: int) -> None:
+    def __init__(
+        self, started_ns: int, gathered_ns: int, ran_ns: int, inputs: Mapping[str, Array] = MappingProxyType({})
+    ) -> None:
         self.started_ns = started_ns
         self.gathered_ns = gathered_ns
         self.ran_ns = ran_ns
+        self.inputs = inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +269,7 @@ class BatchRunner:
             self._note_slow_run()
         elif self._slow_runs:
             self._slow_runs = 0
-        return answers, RunTimes(started_ns, gathered_ns, ran_ns)
+        return answers, RunTimes(started_ns, gathered_ns, ran_ns, feeds)
 
     def _note_slow_run(self) -> None:
         with self._lock:

@@ -10,13 +10,15 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from runtime.errors import LoadError
 from runtime.repository.document import describe, read_document
+from runtime.repository.fields import Section, as_tuple, integer, null_as_empty, option, section
 from runtime.repository.layout import VERSION_LIMIT, is_partial, version_number
 from runtime.repository.policy import VersionPolicy
+from runtime.repository.statistics_settings import DriftSettings, StatisticsSettings
 
 LABEL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
 """What a label is called: never like a version's number."""
@@ -36,32 +38,9 @@ class ManifestError(LoadError):
         self.problems = tuple(problems)
 
 
-def _option(default: Any, expected: str, meaning: str, **limits: Any) -> Any:
-    """A field whose refusal reads "expected `expected`"; `items` in `limits` says the same of its entries."""
-    extra = {"expected": expected, "items": limits.pop("items", expected), "keys": limits.pop("keys", "a text")}
-    return Field(default, description=meaning, json_schema_extra=extra, **limits)
-
-
-def _integer(default: int | None, low: int, high: int, meaning: str) -> Any:
-    return _option(default, f"an integer {low}..{high}", meaning, ge=low, le=high)
-
-
-def _section(kind: type[BaseModel], meaning: str) -> Any:
-    return Field(default_factory=kind, description=meaning, json_schema_extra={"expected": "a mapping"})
-
-
-def _null_as_empty(value: Any) -> Any:
-    """A section whose lines are all commented out is null to YAML."""
-    return {} if value is None else value
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _integers_as_text(value: Any) -> Any:
     """Integers as their digits, which is how they were written; other scalars lose what was written (1.10, yes)."""
-    value = _null_as_empty(value)
+    value = null_as_empty(value)
     if not isinstance(value, dict):
         return value
     return {key: str(item) if type(item) is int else item for key, item in value.items()}
@@ -118,94 +97,94 @@ def _as_providers(value: Any) -> Any:
 
 Version = Annotated[int, Field(ge=1, le=VERSION_LIMIT)]
 Label = Annotated[str, Field(pattern=rf"\A{LABEL_PATTERN.pattern}\z")]
-Labels = Annotated[dict[Label, Version], BeforeValidator(_null_as_empty)]
+Labels = Annotated[dict[Label, Version], BeforeValidator(null_as_empty)]
 Texts = Annotated[dict[str, str], BeforeValidator(_integers_as_text)]
 BatchSize = Annotated[int, Field(ge=1, le=BATCH_LIMIT_ROWS)]
-BatchSizes = Annotated[tuple[BatchSize, ...], BeforeValidator(_as_tuple)]
+BatchSizes = Annotated[tuple[BatchSize, ...], BeforeValidator(as_tuple)]
 Providers = Annotated[tuple[tuple[str, dict[str, str]], ...], BeforeValidator(_as_providers)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class BatchingSettings(_Section):
-    max_batch_size: int | None = _integer(
+class BatchingSettings(Section):
+    max_batch_size: int | None = integer(
         None, 0, BATCH_LIMIT_ROWS, "Rows per run at most; 0 never batches, null leaves it to the graph."
     )
-    max_queue_delay_seconds: float = _option(
+    max_queue_delay_seconds: float = option(
         0.0, "a number of seconds 0..10", "How long a request may wait for others to share its run.", ge=0, le=10
     )
-    max_queue_requests: int = _integer(1024, 1, 1_000_000, "Requests that may wait; further ones are refused.")
+    max_queue_requests: int = integer(1024, 1, 1_000_000, "Requests that may wait; further ones are refused.")
 
 
-class SessionSettings(_Section):
-    intra_op_threads: int = _integer(1, 1, 256, "Threads that share one operator.")
-    inter_op_threads: int = _integer(1, 1, 256, "Threads that share one graph, if execution is parallel.")
-    execution: Literal["sequential", "parallel"] = _option(
+class SessionSettings(Section):
+    intra_op_threads: int = integer(1, 1, 256, "Threads that share one operator.")
+    inter_op_threads: int = integer(1, 1, 256, "Threads that share one graph, if execution is parallel.")
+    execution: Literal["sequential", "parallel"] = option(
         "sequential", "'sequential' or 'parallel'", "Whether operators of one graph run one after another."
     )
-    graph_optimization: Literal["disabled", "basic", "extended", "all"] = _option(
+    graph_optimization: Literal["disabled", "basic", "extended", "all"] = option(
         "all", "'disabled', 'basic', 'extended' or 'all'", "How far ONNX Runtime rewrites the graph at load."
     )
-    memory_arena: bool = _option(True, "true or false", "Whether freed tensors' memory is kept for the next run.")
-    spinning: bool = _option(False, "true or false", "Whether idle threads spin: quicker to start, at a core's cost.")
-    execution_providers: Providers = _option(
+    memory_arena: bool = option(True, "true or false", "Whether freed tensors' memory is kept for the next run.")
+    spinning: bool = option(False, "true or false", "Whether idle threads spin: quicker to start, at a core's cost.")
+    execution_providers: Providers = option(
         (("CPUExecutionProvider", {}),),
         "a list of provider names, or of {name: {option: text}}",
         "ONNX Runtime's execution providers, in order of preference.",
     )
-    config: Texts = _option(
+    config: Texts = option(
         {}, "a mapping of text to text", "ONNX Runtime's session config entries.", items="a text (put it in quotes)"
     )
 
 
-class WarmupSettings(_Section):
-    enabled: bool = _option(True, "true or false", "Whether a version is run before it takes requests.")
-    batch_sizes: BatchSizes | None = _option(
+class WarmupSettings(Section):
+    enabled: bool = option(True, "true or false", "Whether a version is run before it takes requests.")
+    batch_sizes: BatchSizes | None = option(
         None,
         "a list of batch sizes, or null",
         "Rows of each warm-up run; null leaves them to the graph.",
         items=f"an integer 1..{BATCH_LIMIT_ROWS}",
     )
-    file: Annotated[str, BeforeValidator(_as_file_name)] = _option(
+    file: Annotated[str, BeforeValidator(_as_file_name)] = option(
         "warmup.npz", "the name of a file in the version's folder", "Inputs to warm up with, if it is there."
     )
-    free_axis_size: int = _integer(8, 1, 4096, "Size of axes that the graph leaves open, where the file gives none.")
-    runs: int = _integer(1, 1, 100, "Runs per batch size.")
-    limit_seconds: float = _option(
+    free_axis_size: int = integer(8, 1, 4096, "Size of axes that the graph leaves open, where the file gives none.")
+    runs: int = integer(1, 1, 100, "Runs per batch size.")
+    limit_seconds: float = option(
         120.0, "a number of seconds 0.1..3600", "A warm-up that takes longer is stopped, and the load refused.",
         ge=0.1, le=3600,
     )  # fmt: skip
 
 
-Batching = Annotated[BatchingSettings, BeforeValidator(_null_as_empty)]
-Session = Annotated[SessionSettings, BeforeValidator(_null_as_empty)]
-Warmup = Annotated[WarmupSettings, BeforeValidator(_null_as_empty)]
+Batching = Annotated[BatchingSettings, BeforeValidator(null_as_empty)]
+Session = Annotated[SessionSettings, BeforeValidator(null_as_empty)]
+Warmup = Annotated[WarmupSettings, BeforeValidator(null_as_empty)]
+Statistics = Annotated[StatisticsSettings, BeforeValidator(null_as_empty)]
+Drift = Annotated[DriftSettings, BeforeValidator(null_as_empty)]
 
 
-class Manifest(_Section):
-    versions: Annotated[VersionPolicy, BeforeValidator(_as_policy)] = _option(
+class Manifest(Section):
+    versions: Annotated[VersionPolicy, BeforeValidator(_as_policy)] = option(
         VersionPolicy(),
         "all, latest, {latest: how many} or {specific: [versions]}, with numbers of 1 and more",
         "Which versions are served.",
     )
-    labels: Labels = _option(
+    labels: Labels = option(
         {},
         "a mapping of label to version",
         "Names for versions, which requests may use in place of numbers.",
         items="a version: an integer of 1 or more",
         keys="a label: a letter, then up to 62 letters, digits, '.', '_' or '-'",
     )
-    default: Annotated[str, BeforeValidator(_as_default)] = _option(
+    default: Annotated[str, BeforeValidator(_as_default)] = option(
         "", "a version's number, a label, or ''", "What answers requests that name no version; '' is the newest served."
     )
-    batching: Batching = _section(BatchingSettings, "How requests share runs.")
-    session: Session = _section(SessionSettings, "How ONNX Runtime runs the graph.")
-    warmup: Warmup = _section(WarmupSettings, "What runs before a version takes requests.")
-    instances: int = _integer(1, 1, 64, "Runs that may be under way at once in each worker.")
-    description: str = _option("", "a text", "For people.")
-    metadata: Texts = _option({}, "a mapping of text to text", "For other tools.", items="a text (put it in quotes)")
+    batching: Batching = section(BatchingSettings, "How requests share runs.")
+    session: Session = section(SessionSettings, "How ONNX Runtime runs the graph.")
+    warmup: Warmup = section(WarmupSettings, "What runs before a version takes requests.")
+    statistics: Statistics = section(StatisticsSettings, "What is measured of inputs and outputs.")
+    drift: Drift = section(DriftSettings, "When live traffic counts as having left the reference.")
+    instances: int = integer(1, 1, 64, "Runs that may be under way at once in each worker.")
+    description: str = option("", "a text", "For people.")
+    metadata: Texts = option({}, "a mapping of text to text", "For other tools.", items="a text (put it in quotes)")
 
 
 def parse_manifest(text: str, source: str) -> Manifest:

@@ -6,6 +6,7 @@
     frequent      which values are frequent           bound holds, however it is merged
     categories    exact counts of declared values     same bytes, however it is merged
     block         the first three of many features, updated in one call
+    rows          a uniform sample of rows           same bytes, however it is merged
     bins          bins that a reference fixes, and any histogram counted in them
     codec         bytes for the store and the wire
 

@@ -29,11 +29,13 @@ from runtime.sketch.codec_numbers import (
     write_moments,
 )
 from runtime.sketch.codec_reader import Reader
+from runtime.sketch.codec_rows import read_rows, write_rows
 from runtime.sketch.distinct import DistinctCount
 from runtime.sketch.errors import Malformed
 from runtime.sketch.exponential import ExponentialHistogram
 from runtime.sketch.frequent import FrequentValues
 from runtime.sketch.moments import Moments
+from runtime.sketch.rows import RowSample
 
 MAGIC = b"DGSK"
 VERSION = 1
@@ -41,7 +43,7 @@ ENVELOPE = struct.Struct("<4sHHI")
 CHECKSUM = struct.Struct("<I")
 MAX_PAYLOAD_BYTES = (1 << 32) - 1
 
-Sketch = ExponentialHistogram | Moments | DistinctCount | FrequentValues | CategoryCounts | Block
+Sketch = ExponentialHistogram | Moments | DistinctCount | FrequentValues | CategoryCounts | Block | RowSample
 
 KINDS: dict[int, tuple[type[Any], Callable[[Any], bytes], Callable[[Reader], Sketch]]] = {
     1: (ExponentialHistogram, write_histogram, read_histogram),
@@ -50,6 +52,7 @@ KINDS: dict[int, tuple[type[Any], Callable[[Any], bytes], Callable[[Reader], Ske
     4: (FrequentValues, write_frequent, read_frequent),
     5: (CategoryCounts, write_categories, read_categories),
     6: (Block, write_block, read_block),
+    7: (RowSample, write_rows, read_rows),
 }
 
 
