@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 DRIFTED = 3
 """Exit status with --exit-code. A gateway that is not reached has the same, and an error on standard error."""
 
-HISTORY_LOOKS = 8_640
-"""What the HTML report draws over time: a day of looks, one every 10 s."""
+HISTORY_LOOKS = 720
+"""What the HTML report draws over time: as much as the gateway keeps, two hours of a look every 10 s."""
 
 SECONDS = click.FloatRange(1, 3600)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -107,11 +107,10 @@ def _write_report(peer: Peer, response: pb.GetDriftResponse, file: Path) -> str:
         names = ", ".join(f"{report.model}/{report.version}" for report in response.reports) or "none"
         raise Failure(f"--html writes the report of one version, and there are {names}: give MODEL and --version")
     [report] = response.reports
-    features: pb.GetFeaturesResponse = ask(
-        peer,
-        "GetFeatures",
-        pb.GetFeaturesRequest(model=report.model, version=report.version, window_seconds=report.window.seconds),
-    )
+    request = pb.GetFeaturesRequest(
+        model=report.model, version=report.version
+    )  # of the window that drift is looked for
+    features: pb.GetFeaturesResponse = ask(peer, "GetFeatures", request)
     try:
         file.write_text(render(report, features), encoding="utf-8")
     except OSError as error:

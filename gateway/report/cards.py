@@ -136,8 +136,9 @@ def _plot(name: str, feature: pb.Feature) -> tuple[Markup | None, str]:
 
 def integer_pairs(feature: pb.Feature, counts: NumericCounts) -> list[Pair]:
     """Of few different integers one each by value, and the rest last; none where values are something else."""
-    few = integers(counts)
-    if few is None or max(feature.live.distinct, feature.reference.distinct) > len(few) + 0.5:
+    means = (side.mean if side.HasField("mean") else None for side in (feature.live, feature.reference))
+    few = integers(counts, *means)
+    if not few:
         return []
     pairs = pairs_of(list(zip(map("{:,}".format, few), counts.live.tolist(), counts.reference.tolist(), strict=True)))
     shown = shortened(pairs)

@@ -18,6 +18,7 @@ from support.drift_scenes import orders
 from gateway.cli.columns import Column
 from gateway.cli.drift import HISTORY_LOOKS
 from gateway.cli.drift_table import COLUMNS, drift_screen
+from gateway.control.drift_history import MAX_LOOKS
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 from runtime.errors import NotFound
 
@@ -47,19 +48,20 @@ def test_it_says_which_how_much_how_sure_since_when_and_compared_with_what(
     result = driftgate("drift", "orders")
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[:7] == [
+    assert lines[:8] == [
         "orders/3  drifted",
         "  window      10 min, 2025-06-15 15:15 to 15:25 UTC, 2,500 rows",
         "  reference   profile fedcba987654, 30,000 rows, set 2025-06-15 13:06 UTC",
-        "  decision    3 drifted, 9 stable, 0 not enough data",
-        "  uncompared  only in training, only live: only one side has them",
+        "  decision    3 drifted, 8 stable, 1 not enough data",
+        "  uncompared  only live: the reference does not have it",
+        "              only in training: only the reference has it",
         f"  guarantee   {seen.drift.guarantee}",
         "",
     ]
-    assert " ".join(lines[7].split()) == (
+    assert " ".join(lines[8].split()) == (
         "SUBJECT ROLE DECISION MEASURE VALUE BRACKET THRESHOLD CHANCE P SINCE AGE LIVE REFERENCE"
     )
-    first, second, third, fourth = map(cells, lines[8:12])
+    first, second, third, fourth = map(cells, lines[9:13])
     assert first[:5] == ["weight in kg", "feature", "alarm, drifted", "Wasserstein", "1,500 σ"]
     assert second[:5] == ["distance", "feature", "alarm, drifted", "NaN share", "0.12"]
     assert third[:5] == ["payment", "feature", "alarm, drifted", "new category share", "0.0711"]
@@ -70,7 +72,7 @@ def test_it_says_which_how_much_how_sure_since_when_and_compared_with_what(
 
 
 def test_order_is_the_gateways(answered: CannedGateway, driftgate: Driftgate, seen: Answers) -> None:
-    shown = [cells(line)[0] for line in driftgate("drift", "--all").stdout.splitlines()[8:]]
+    shown = [cells(line)[0] for line in driftgate("drift", "--all").stdout.splitlines()[9:]]
     assert shown == [verdict.subject for verdict in seen.drift.verdicts]
 
 
@@ -161,7 +163,30 @@ def test_the_report_is_written_of_the_same_version_and_window(
     assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
     (_, drift, _), (_, features, _) = answered.asked
     assert drift == pb.GetDriftRequest(model="orders", history=HISTORY_LOOKS)
-    assert features == pb.GetFeaturesRequest(model="orders", version=3, window_seconds=600)
+    assert features == pb.GetFeaturesRequest(model="orders", version=3)
+
+
+def test_no_more_of_the_past_is_asked_for_than_the_gateway_answers() -> None:
+    assert HISTORY_LOOKS <= MAX_LOOKS
+
+
+def test_notes_are_shown_and_many_are_cut(gateway: CannedGateway, driftgate: Driftgate) -> None:
+    report = pb.DriftReport(model="m", notes=[f"note {n}" for n in range(9)])
+    gateway.answers["GetDrift"] = pb.GetDriftResponse(reports=[report])
+    assert "note 2\n             6 more (--all)\n" in driftgate("drift").stdout
+    assert "note 8" in driftgate("drift", "--all").stdout
+
+
+def test_a_reference_that_another_will_replace_is_still_one(
+    answered: CannedGateway, driftgate: Driftgate, seen: Answers
+) -> None:
+    report = pb.DriftReport()
+    report.CopyFrom(seen.drift)
+    report.reference.rows_gathered, report.reference.rows_wanted = 500, 2_000
+    answered.answers["GetDrift"] = pb.GetDriftResponse(reports=[report])
+    shown = driftgate("drift").stdout
+    assert "UTC; live rows instead: 500 of 2,000 gathered" in shown
+    assert "alarm, drifted" in shown
 
 
 def test_a_report_of_several_versions_is_refused(answered: CannedGateway, driftgate: Driftgate, seen: Answers) -> None:
@@ -216,7 +241,7 @@ def test_a_window_keeps_what_matters_on_one_line(
     wanted = ["SUBJECT", "DECISION", "MEASURE", "VALUE", *(["P", "AGE"] if columns >= 80 else [])]
     assert set(wanted) <= set(headers)
     if columns >= 120:
-        assert {"ROLE", "THRESHOLD", "CHANCE", "SINCE"} <= set(headers)
+        assert {"THRESHOLD", "CHANCE", "SINCE"} <= set(headers)
     assert sum(line.count("alarm, drifted") for line in shown) == 3
 
 

@@ -163,7 +163,7 @@ def test_a_window_keeps_what_matters_on_one_line(
     assert kept <= set(next(line for line in shown if line.startswith("FEATURE")).split())
     one = without_colours(terminal(columns, "stats", "orders", "balance", "--admin", answered.address, term=term))
     assert all(len(line.rstrip()) <= columns for line in one.splitlines())
-    assert "steps are logarithmic to both sides of zero" in one
+    assert "Further left, to -" in one
 
 
 def test_a_terminal_without_blocks_gets_signs_that_it_has(answered: CannedGateway, process: Callable[..., Any]) -> None:

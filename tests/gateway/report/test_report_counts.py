@@ -3,30 +3,61 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.drift_answers import _numeric_bins
+from support.drift_answers import fine_bins
 
+from gateway.control.feature_answers import numeric_bins
 from gateway.report.axis import Axis, Warp
 from gateway.report.cards import card
-from gateway.report.counts import CUT, NumericCounts, fitting_axis, in_steps, integers, numeric_counts, step_count
+from gateway.report.counts import (
+    CUT,
+    NumericCounts,
+    beyond,
+    fitting_axis,
+    in_steps,
+    integers,
+    numeric_counts,
+    step_count,
+)
+from gateway.report.histogram import axis_note
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
+from runtime.sketch.exponential import ExponentialHistogram
 
 RANDOM = np.random.default_rng(5)
 
 
 def counts_of(reference: Any, live: Any) -> NumericCounts:
-    found = numeric_counts(_numeric_bins(np.asarray(reference, float), np.asarray(live, float)))
+    found = numeric_counts(fine_bins(np.asarray(reference, float), np.asarray(live, float)))
     assert found is not None
     return found
 
 
 def bins(*found: tuple[float, float, int, int]) -> list[pb.FeatureBin]:
     return [pb.FeatureBin(low=low, high=high, live=live, reference=ref) for low, high, live, ref in found]
+
+
+def _gateways_bins(reference: Any, live: Any) -> list[pb.FeatureBin]:
+    return numeric_bins(ExponentialHistogram.of(live), ExponentialHistogram.of(reference))
+
+
+def test_bins_of_the_rest_do_not_stretch_the_axis() -> None:
+    """The gateway's first and last bins reach to the extremes; where in them the rows are nobody knows."""
+    values = RANDOM.standard_cauchy(50_000)
+    found = numeric_counts(_gateways_bins(values, values[:5_000]))
+    assert found is not None
+    axis = fitting_axis(found)
+    assert -30 < axis.low < -3
+    assert 3 < axis.high < 30
+    before, after = beyond(found, found.reference, axis)
+    assert before == pytest.approx((values < axis.low).mean(), abs=0.01)
+    assert after == pytest.approx((values > axis.high).mean(), abs=0.01)
+    assert re.search(r"Further left, to -[\d,]+: [\d.]+ % of live rows, [\d.]+ % of the reference\.", axis_note(found))
 
 
 NORMAL = RANDOM.normal(0, 1, 20_000)
@@ -77,19 +108,29 @@ def test_bins_that_a_reference_fixed_do_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("values", "are"),
     [
-        ([0, 1, 1, 0], [0, 1]),
-        ([-2, -1, 0, 3, 7], [-2, -1, 0, 3, 7]),
-        ([7.0], [7]),
-        ([0.5, 1, 2], None),
-        (range(1, 40), None),
-        ([-0.5, 1], None),
-        ([1_000_003, 5], None),
+        ([0, 1, 1, 0], True),
+        ([-2, -1, 0, 3, 7], True),
+        ([7.0], True),
+        (range(1, 12), True),
+        ([0.5, 1, 2], False),
+        (range(1, 40), False),
+        ([-0.5, 1], False),
+        ([0.99, 2, 3], False),
+        ([1.99, 4], False),
+        ([1000, 1001], False),
+        ([1e12, 5], False),
     ],
 )
-def test_few_integers_are_told_from_other_values(values: Any, expected: list[int] | None) -> None:
-    assert integers(counts_of(values, values)) == expected
+@pytest.mark.parametrize("make", [fine_bins, _gateways_bins], ids=["fine", "gateway's"])
+def test_few_integers_are_told_from_other_values(values: Any, are: bool, make: Any) -> None:
+    live = np.array([*values], float)
+    reference = np.repeat(live, 3)
+    found = numeric_counts(make(reference, live))
+    assert found is not None
+    assert integers(found, live.mean(), reference.mean()) == (sorted(set(map(int, values))) if are else [])
+    assert integers(found, live.mean(), None) == []
 
 
 def test_nothing_to_draw_is_none() -> None:
@@ -113,7 +154,7 @@ def test_whatever_comes_is_drawn_or_said_to_be_nothing(found: list[tuple[float, 
 
 @given(st.lists(FINITE := st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=30), st.lists(FINITE))
 def test_any_values_of_two_samples_are_drawn(reference: list[float], live: list[float]) -> None:
-    feature = pb.Feature(name="f", bins=_numeric_bins(np.array(reference), np.array(live, float)))
+    feature = pb.Feature(name="f", bins=fine_bins(np.array(reference), np.array(live, float)))
     shown = card(feature, None)
     assert shown.plot is not None
     assert "nan" not in str(shown.plot).lower()

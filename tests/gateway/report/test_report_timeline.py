@@ -60,6 +60,23 @@ def test_an_alarm_is_marked_where_it_was_raised() -> None:
     assert [(entry.subject, entry.alarmed) for entry in drawn.entries] == [("s0", True)]
 
 
+def test_where_nobody_tells_when_alarms_were_raised_the_dot_is_since_when_they_stand() -> None:
+    looks = [look(n, 2, 0) for n in range(9)]
+    shown = report(*looks)
+    shown.verdicts.add(subject="s0", alarmed=True, since=stamp(START + 150))
+    drawn = timeline(shown)
+    assert drawn is not None
+    assert not drawn.marks_raised
+    [mark] = lines(str(drawn.picture), "raised line-0")
+    assert mark.startswith(f"M{WIDTH * 3 / 8:g} ")
+
+
+def test_an_effect_without_end_is_drawn() -> None:
+    drawn = timeline(report(look(0, 1e300, 0), look(1, math.inf, 0), look(2, 1e38, 1)))
+    assert drawn is not None
+    assert not {"nan", "inf"} & set(re.findall("[a-z]+", " ".join(lines(str(drawn.picture), "line line-5"))))
+
+
 def test_colours_go_to_those_that_alarm_and_no_further_than_they_can_be_told_apart() -> None:
     alarmed = tuple(n >= 2 for n in range(20))
     drawn = timeline(report(look(0, *[1.0] * 20), look(1, *[1.0] * 20, alarmed=alarmed), subjects=20))
