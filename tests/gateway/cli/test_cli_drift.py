@@ -159,7 +159,7 @@ def test_the_report_is_written_of_the_same_version_and_window(
 ) -> None:
     file = tmp_path / "report.html"
     result = driftgate("drift", "orders", "--html", str(file))
-    assert result.stdout == f"{file}: Drift of weight in kg, distance and payment\n"
+    assert result.stdout == f"{file}: orders/3: Drift of weight in kg, distance and payment\n"
     assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
     (_, drift, _), (_, features, _) = answered.asked
     assert drift == pb.GetDriftRequest(model="orders", history=HISTORY_LOOKS)
@@ -189,12 +189,26 @@ def test_a_reference_that_another_will_replace_is_still_one(
     assert "alarm, drifted" in shown
 
 
-def test_a_report_of_several_versions_is_refused(answered: CannedGateway, driftgate: Driftgate, seen: Answers) -> None:
+def test_of_several_versions_the_report_is_of_the_default_one(
+    answered: CannedGateway, driftgate: Driftgate, seen: Answers, tmp_path: Path
+) -> None:
+    others = [pb.DriftReport(model="orders", version=number) for number in (1, 2)]
+    answered.answers["GetDrift"] = pb.GetDriftResponse(reports=[others[0], seen.drift, others[1]])
+    file = tmp_path / "report.html"
+    assert driftgate("drift", "orders", "--html", str(file)).stdout.startswith(f"{file}: orders/3: Drift of")
+    assert answered.asked[-1][1] == pb.GetFeaturesRequest(model="orders")
+    answered.answers["GetDrift"] = pb.GetDriftResponse(reports=others)
+    result = driftgate("drift", "orders", "--html", str(file))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "drift is not looked for in version 3, the default: give --version" in result.stderr
+
+
+def test_a_report_of_several_models_is_refused(answered: CannedGateway, driftgate: Driftgate, seen: Answers) -> None:
     other = pb.DriftReport(model="other", version=1)
     answered.answers["GetDrift"] = pb.GetDriftResponse(reports=[seen.drift, other])
     result = driftgate("drift", "--html", "x.html")
-    assert result.exit_code == 1
-    assert "there are orders/3, other/1: give MODEL and --version" in result.stderr
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "there are orders, other: give MODEL" in result.stderr
 
 
 def test_a_file_that_cannot_be_written_is_said(answered: CannedGateway, driftgate: Driftgate, tmp_path: Path) -> None:
