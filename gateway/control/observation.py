@@ -87,6 +87,11 @@ class Observation:
         """Workers close what they have at their next run, or within 0.1 s."""
         self._reader.raise_epoch(max(self.epoch(now_seconds), self._reader.epoch))
 
+    def meet(self, now_seconds: float) -> None:
+        """Versions that were loaded since the last collection are known, with what is stored of them."""
+        with self.lock:
+            self._know(self._reader.slots(), now_seconds)
+
     def collect(
         self, now_seconds: float, *, also_open: bool = False, drift: Mapping[VersionKey, str] | None = None
     ) -> Collected:

@@ -141,6 +141,10 @@ def _add(counts: ServiceCounts, series: Series) -> None:
         counts.errors += requests
 
 
+FEWEST_BEFORE = 1_000
+"""Requests of the time that a window is compared with. A version's first ones are slow, and are no measure of it."""
+
+
 @dataclass(frozen=True, eq=False)
 class ServiceSample:
     """How a version answers in the window that is looked at, and how it did in the time before that."""
@@ -151,12 +155,12 @@ class ServiceSample:
 
     @classmethod
     def of(cls, short: Window[ServiceCounts], long: Window[ServiceCounts]) -> ServiceSample | None:
-        """Two windows that end at one moment. None where either part of the long one has no requests."""
+        """Of two windows that end at one moment. None without requests in the short one, and FEWEST_BEFORE before it."""
         if short.summary is None or long.summary is None:
             return None
         before = long.summary.minus(short.summary)
         seconds = short.start_seconds - long.start_seconds
-        return cls(short.summary, before, seconds) if seconds > 0 and before.requests else None
+        return cls(short.summary, before, seconds) if seconds > 0 and before.requests >= FEWEST_BEFORE else None
 
     def beside(self, reference: Sample, live: Sample) -> tuple[Sample, Sample]:
         """Both samples with how the version answers. A feature of the same name would hide it."""

@@ -76,7 +76,7 @@ class _Watched:
 
 
 def _prepared(profile: Profile | None) -> PreparedReference | None:
-    return PreparedReference(profile.summary, profile.digest, profile.spreads) if profile is not None else None
+    return PreparedReference(profile.summary, profile.digest) if profile is not None else None
 
 
 class Watching:
@@ -246,6 +246,9 @@ class Watching:
         return self._known_models()
 
     def seen(self, model: str) -> list[Seen]:
+        self._observation.meet(time.time())
+        with self._looking:
+            self._keep_up()
         with self._observation.lock:
             observed = [each for each in self._observation.versions.values() if model in ("", each.key.model)]
             newest = {(each.key.model, each.key.version): each for each in sorted(observed, key=_generation)}
