@@ -6,11 +6,11 @@ from markupsafe import Markup
 
 from gateway.report import svg
 from gateway.report.axis import Axis, Warp
-from gateway.report.counts import CUT, Floats, NumericCounts, beyond, fitting_axis, in_steps, step_count
+from gateway.report.counts import Floats, NumericCounts, beyond, fitting_axis, in_steps, step_count
 from gateway.report.text import number, share
 
 WIDTH, HEIGHT = 340.0, 150.0
-NOTED = CUT + 0.003
+NOTED = 0.01
 LEFT, RIGHT, TOP, BOTTOM = 6.0, 334.0, 18.0, 128.0
 
 
@@ -31,7 +31,7 @@ def histogram(name: str, counts: NumericCounts) -> Markup:
 
 
 def axis_note(counts: NumericCounts) -> str:
-    """What a reader should know of the axis: that it is not linear, and of more rows beyond it than CUT."""
+    """What a reader should know of the axis: that it is not linear, and of rows beyond it, from NOTED on."""
     axis = fitting_axis(counts)
     notes = [] if axis.warp is Warp.LINEAR else [f"The axis is {axis.warp.value}."]
     samples = (("live rows", counts.live), ("the reference", counts.reference))
