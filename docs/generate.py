@@ -56,6 +56,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "series": record.series,
         "sizes": record.sizes,
     },
+    "panes.md": {"layout": record.panes},
     "sketches.md": {
         "scales": sketches.scales,
         "memory": sketches.memory,

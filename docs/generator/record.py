@@ -8,7 +8,7 @@ from enum import IntEnum, IntFlag
 from types import ModuleType
 
 from generator.markdown import code, number, size, table
-from runtime.shm import record_layout, ring_layout, series_layout
+from runtime.shm import panes_layout, record_layout, ring_layout, series_layout
 from runtime.shm.record_layout import FIELDS, RECORD_BYTES, Mark, PeerFamily, Reason
 
 MEANINGS = {
@@ -83,6 +83,11 @@ def ring() -> str:
 
 def series() -> str:
     return _drawing(series_layout)
+
+
+def panes() -> str:
+    """For docs/panes.md."""
+    return _drawing(panes_layout)
 
 
 def sizes() -> str:

@@ -13,6 +13,7 @@ from runtime.drift.cells import new_categories, numeric_cells
 from runtime.drift.correlation import Correlation
 from runtime.drift.evaluate import JOINT, Parameters, Sample, evaluate, follow
 from runtime.drift.evidence import Evidence
+from runtime.drift.projection import projection_bins
 from runtime.drift.verdict import Alarm, Aspect, Decision, Hysteresis, Role
 
 RANDOM = np.random.default_rng(0)
@@ -140,6 +141,23 @@ def test_moved_correlations_and_rows_told_apart_are_found() -> None:
     assert same.uncompared == ("a",)
     with pytest.raises(BinsMismatch):
         evaluate(reference, Sample("w", {}, rows=rows(0.7, 2_000), columns=("b", "a", "c", "d")))
+
+
+def test_few_rows_of_projections_and_classifier_do_not_make_a_model_of_stable_features_unknown() -> None:
+    columns = ("a", "b")
+    x, y = RANDOM.normal(size=(1_024, 2)), RANDOM.normal(size=(1_024, 2))
+    ours, theirs = projection_bins(x, y, seed=0, count=2)
+    roles = dict.fromkeys(ours, Role.PROJECTION)
+    stable = {"a": grid_bins(NORMAL), "b": grid_bins(NORMAL)}
+    reference = Sample("r", stable | ours, roles=roles, rows=x, columns=columns)
+    report = evaluate(reference, Sample("w", stable | theirs, rows=y, columns=columns))
+    assert report.of(JOINT).decision is Decision.NOT_ENOUGH_DATA
+    assert report.of("projection 0").role is Role.PROJECTION
+    assert report.decision is Decision.STABLE
+    turned = evaluate(reference, Sample("w", stable | theirs, rows=y @ [[1, 1], [0, 1]], columns=columns))
+    assert turned.decision is Decision.DRIFTED
+    alone = evaluate(Sample("r", {}, rows=x, columns=columns), Sample("w", {}, rows=y, columns=columns))
+    assert alone.decision is Decision.NOT_ENOUGH_DATA
 
 
 def test_what_only_one_side_has_is_named_and_other_kinds_are_refused() -> None:
