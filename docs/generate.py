@@ -27,6 +27,7 @@ from generator import (
     record,
     sketches,
     span_sizes,
+    statistics,
     versions,
 )
 
@@ -63,6 +64,12 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "envelope": sketches.envelope,
         "payloads": sketches.payloads,
         "example": sketches.example,
+    },
+    "statistics.md": {
+        "memory": statistics.memory,
+        "pane": statistics.pane,
+        "summary": statistics.summary,
+        "profile": statistics.profile,
     },
     "how-to/observability.md": {"sizes": span_sizes.sizes},
     "how-to/limits.md": {
