@@ -13,8 +13,8 @@ import pyarrow.parquet
 
 from runtime.profile.build_data import VARIES, Column, DataProblem, Rows, Wanted
 
-READ_BYTES = 1 << 20
-"""At once of a column, so that a row group is never in memory as a whole."""
+READ_BYTES = 1 << 16
+"""At once of a column: a row group is never in memory as a whole. Pages and dictionaries are, up to 1 MiB each."""
 
 CSV_BLOCK_BYTES = 1 << 20
 """What a CSV file is read in; a line must be shorter."""

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 from sklearn.datasets import load_breast_cancer
-from zoo import versioned, write_repository, write_version
+from zoo import graph, versioned, write_repository, write_version
 
 from gateway.cli import cli
 from runtime.profile.reference import Profile
@@ -277,3 +280,68 @@ def test_a_terminal_sees_progress_and_ctrl_c_leaves_no_file(run: Driftgate, root
 
 def test_without_a_terminal_there_is_no_progress(run: Driftgate, data: Path) -> None:
     assert run(*build(data, "--target", "label")).stderr == ""
+
+
+def wide(folder: Path, kind: str, rows: int) -> Path:
+    """rows of 32 columns: 128 bytes a row as float32, and more in each format."""
+    x = np.random.default_rng(rows).normal(size=(rows, 32)).astype(np.float32)
+    if kind.startswith("npz"):
+        path = folder / f"{rows}.npz"
+        np.savez(path, X=np.asfortranarray(x) if "columns" in kind else x)
+        return path
+    table = pa.table({f"c{at}": x[:, at].astype(np.float64) for at in range(32)})
+    path = folder / f"{rows}.{kind}"
+    if kind == "csv":
+        pyarrow.csv.write_csv(table, path)
+    else:
+        pyarrow.parquet.write_table(table, path, row_group_size=rows)  # one group: as hard as it can be
+    return path
+
+
+PEAK = """
+import sys, tracemalloc
+import gateway.cli.profile_build, gateway.cli.profile_show, runtime.profile.build_arrow
+from gateway.__main__ import main
+tracemalloc.start()  # not before: to trace imports takes seconds
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+pool = sys.modules["pyarrow"].default_memory_pool().max_memory()
+print("peak", tracemalloc.get_traced_memory()[1] + pool, file=sys.stderr)
+"""
+
+
+def peak_bytes(*arguments: object) -> int:
+    """The most that Python, NumPy and Arrow have allocated in a process of its own, which has built a profile.
+
+    Not its resident memory: what allocators keep, and what Arrow reads ahead of a slow reader, varies by more than a
+    test's data.
+    """
+    command = [sys.executable, "-c", PEAK, "profile", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return int(done.stderr.rpartition("peak ")[2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "few", "many"),
+    [
+        ("parquet", 200_000, 450_000),
+        ("csv", 100_000, 250_000),
+        ("npz", 40_000, 200_000),
+        ("npz in columns", 40_000, 200_000),
+    ],
+)
+def test_memory_does_not_grow_with_the_data(
+    run: Driftgate, root: Path, tmp_path: Path, kind: str, few: int, many: int
+) -> None:
+    """Once pages, dictionaries and blocks have their size, more rows take no more.
+
+    Of rows that are kept, 150,000 take 19 MB.
+    """
+    assert run is not None
+    write_version(root, "wide", 1, graph("wide (float[N,32] X) => (float[N,32] y) { y = Neg(X) }")())
+    files = [wide(tmp_path, kind, rows) for rows in (few, many)]
+    peaks = [peak_bytes(*build(file, "--output", tmp_path / "out", model="wide")) for file in files]
+    assert peaks[1] - peaks[0] < 3_000_000, peaks

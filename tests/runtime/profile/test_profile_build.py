@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -440,34 +439,3 @@ def test_without_pyarrow_npz_is_read_and_the_others_say_what_to_install(
     assert build("mlp", {"x": floats(3)}).summary.rows == 3
     with pytest.raises(DataProblem, match=r"pip install 'driftgate\[profile\]'"):
         build("mlp", path)
-
-
-@pytest.mark.parametrize("kind", ["parquet", "csv", "npz", "npz in columns"])
-def test_memory_does_not_grow_with_the_data(build: Build, tmp_path: Path, kind: str) -> None:
-    """Of ten times the rows, no more is held."""
-    path = written(tmp_path, kind, 400_000)
-    build("mlp", written(tmp_path, kind, 40_000, "warm"))
-    before, most = resident_bytes(), 0
-
-    def look(_rows: int) -> None:
-        nonlocal most
-        most = max(most, resident_bytes())
-
-    assert build("mlp", path, on_rows=look).summary.rows == 400_000
-    assert path.stat().st_size > 6_000_000
-    assert most - before < 16 * 1024 * 1024
-
-
-def written(folder: Path, kind: str, rows: int, name: str = "data") -> Path:
-    x = floats(rows)
-    if kind == "parquet":
-        return parquet(folder, columns_of(x), f"{name}.parquet", row_group_size=rows)
-    if kind == "csv":
-        return csv(folder, columns_of(x), f"{name}.csv")
-    with zipfile.ZipFile(folder / f"{name}.npz", "w") as archive, archive.open("x.npy", "w") as member:
-        np.lib.format.write_array(member, np.asfortranarray(x) if "columns" in kind else x)
-    return folder / f"{name}.npz"
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * 4096

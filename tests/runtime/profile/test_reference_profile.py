@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import struct
 import tracemalloc
 import zlib
@@ -185,6 +186,6 @@ def written_with_schema(rows: int) -> bytes:
     """With a schema whose sample of rows is of so many."""
     body = body_of(written())
     schema_bytes = struct.unpack_from("<I", body)[0]
-    text = body[4 : 4 + schema_bytes].replace(b'"rows":1024', b'"rows":%d' % rows)
-    assert b"%d" % rows in text
+    text, changes = re.subn(rb'"rows":\d+', b'"rows":%d' % rows, body[4 : 4 + schema_bytes])
+    assert changes == 1
     return sealed(struct.pack("<I", len(text)) + text + body[4 + schema_bytes :])

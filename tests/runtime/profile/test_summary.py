@@ -223,7 +223,8 @@ def test_the_sample_holds_rows_as_they_are_with_the_prediction_last() -> None:
         summary.observe({"X": part}, {"y": part.sum(axis=1, keepdims=True)}, len(part))
     sample = summary.sample()
     assert sample.columns == ("X[0]", "X[1]", PREDICTION)
-    assert (sample.seen, sample.rows.shape) == (5000, (1024, 3))
+    assert (sample.seen, sample.rows.shape) == (5000, (of.sample.rows, 3))
+    assert 100 <= of.sample.rows < 5000
     np.testing.assert_allclose(sample.rows[:, 0] + sample.rows[:, 1], sample.rows[:, 2], rtol=1e-5, atol=1e-5)
     kept = {tuple(row) for row in sample.rows[:, :2].tolist()}
     assert kept <= {tuple(row) for row in x.astype(np.float64).tolist()}
