@@ -25,6 +25,7 @@ from generator import (
     otel,
     protos,
     record,
+    rollouts,
     sketches,
     span_sizes,
     versions,
@@ -64,6 +65,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "payloads": sketches.payloads,
         "example": sketches.example,
     },
+    "rollouts.md": {"states": rollouts.diagram, "settings": rollouts.settings},
     "how-to/observability.md": {"sizes": span_sizes.sizes},
     "how-to/limits.md": {
         "requests": bounds.requests,

@@ -151,7 +151,7 @@ def _progress(plan: Plan, seen: Rollout, readings: tuple[Reading, ...]) -> tuple
     if not missing:
         how = "safety shown by every gate" if plan.promote_on == "evidence" else "no harm shown by any gate"
         reason = f"passed: {how} in {requests:,} requests and {seen.active_seconds:.0f} s"
-        if plan.on_pass == "hold":
+        if plan.on_passed == "hold":
             return RolloutEvent.STOP, f"{reason}; the plan waits for an operator"
         return _next(plan, seen), reason
     waits = "waits for " + ", ".join(missing)

@@ -2,8 +2,8 @@
 
 Bucket i holds the seconds in (2^((FIRST+i)/16), 2^((FIRST+i+1)/16)]; the first also all below, the last all above.
 These are the buckets that workers count durations in, and counts of several workers add up. A multiple of a bound is a
-bound some buckets further on, so an allowed ratio is taken as a power of 2^(1/16): rounded up where harm is to be shown,
-down where its absence is.
+bound some buckets further on, so an allowed ratio is taken as a power of 2^(1/16): rounded up where harm is to be
+shown, down where its absence is.
 
 "The candidate's q-quantile is at most R times the baseline's" is tested where it can be seen: at a bound v near the
 baseline's q-quantile so far, is P(candidate > R·v) ≤ P(baseline > v)? At the quantile itself the two sentences are the

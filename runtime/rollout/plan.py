@@ -39,7 +39,7 @@ class Step(Section):
         0.0, "a percentage 0 <= weight_percent < 100", "Of the requests that it answers to clients.", ge=0, lt=100
     )  # fmt: skip
     shadow_percent: float = option(
-        0.0, "a percentage 0..100", "Of the baseline's requests that it gets copies of, to compare answers.", ge=0, le=100
+        0.0, "a percentage 0..100", "Of the baseline's requests that are copied to it and compared.", ge=0, le=100
     )  # fmt: skip
     min_duration_seconds: float = _seconds(300.0, "Not passed before.")
     min_requests: int = integer(1_000, 0, 10**12, "Not passed before the candidate has answered so many.")
@@ -92,7 +92,9 @@ class Plan(Section):
     )
     gates: Annotated[Gates, BeforeValidator(null_as_empty)] = option(..., "a mapping", "What it is judged by.")
     hard: Annotated[HardLimits, BeforeValidator(null_as_empty)] = Field(
-        default_factory=HardLimits, json_schema_extra={"expected": "a mapping"}
+        default_factory=HardLimits,
+        description="What ends it at the next look.",
+        json_schema_extra={"expected": "a mapping"},
     )
     alpha: float = option(
         0.05, "a probability 1e-9..0.5", "Of stopping a candidate that is no worse than allowed, ever.", ge=1e-9, le=0.5
@@ -103,7 +105,7 @@ class Plan(Section):
     promote_on: Literal["evidence", "no_harm"] = option(
         "no_harm", "evidence or no_harm", "What passes a step: safety shown by every gate, or no harm shown by any."
     )
-    on_pass: Literal["promote", "hold"] = option("promote", "promote or hold", "What follows a passed step.")
+    on_passed: Literal["promote", "hold"] = option("promote", "promote or hold", "What follows a passed step.")
     on_harm: Literal["roll_back", "hold"] = option(
         "roll_back", "roll_back or hold", "What follows harm shown by a gate."
     )
