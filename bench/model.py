@@ -14,6 +14,11 @@ from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
 from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
+from runtime.onnx.signature import read_signature
+from runtime.profile.of_signature import schema_of
+from runtime.profile.reference import Profile
+from runtime.profile.summary import Summary
+from runtime.repository.statistics_settings import StatisticsSettings
 
 MODEL_NAME = "tabular"
 DTYPES = {"FP32": np.float32, "INT64": np.int64}
@@ -42,8 +47,18 @@ class Workload:
         return None
 
 
+def _write_profile(file: Path, session: onnxruntime.InferenceSession, features: np.ndarray) -> None:
+    """What live rows are compared with: looking for drift is a part of what is measured."""
+    names = [output.name for output in session.get_outputs()]
+    signature = read_signature(session.get_inputs(), session.get_outputs(), {}, frozenset())
+    summary = Summary.create(schema_of(signature, StatisticsSettings()))
+    summary.observe({"X": features}, dict(zip(names, session.run(names, {"X": features}), strict=True)), len(features))
+    file.parent.mkdir(parents=True)
+    file.write_bytes(Profile.of_data(summary, {"data": "load_breast_cancer"}, 0.0, {}).encode())
+
+
 def build(folder: Path) -> Workload:
-    """Train the model and write it as `<folder>/models/tabular/1/model.onnx`."""
+    """Train the model and write it as `<folder>/models/tabular/1/model.onnx`, with a profile of its data beside it."""
     features, labels = load_breast_cancer(return_X_y=True)
     features = features.astype(np.float32)
     classifier = make_pipeline(StandardScaler(), LogisticRegression()).fit(features, labels)
@@ -54,6 +69,7 @@ def build(folder: Path) -> Workload:
 
     session = onnxruntime.InferenceSession(str(model_file), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
+    _write_profile(folder / "models" / MODEL_NAME / "profiles" / "1.profile", session, features)
     row = features[:1]
     request = pb.ModelInferRequest(model_name=MODEL_NAME)
     request.inputs.add(name="X", datatype="FP32", shape=row.shape)

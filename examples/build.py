@@ -1,4 +1,4 @@
-"""Train the example models, check each export against scikit-learn, and write a model repository.
+"""Train the example models, check each export against scikit-learn, and write a model repository with their profiles.
 
 python examples/build.py --out DIR [--only NAME]...
 """
@@ -13,10 +13,11 @@ import breast_cancer
 import diabetes
 import digits
 import patients
-from export import publish
+from export import publish, publish_profiles
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rows import SPLITS
 from threadpoolctl import threadpool_limits
 
 MODELS = {module.__name__: module for module in (breast_cancer, patients, diabetes, digits)}
@@ -42,6 +43,8 @@ def main() -> None:
                 progress.update(task, description=f"{name}: version {version.number}, {version.kind}, checked")
             # Nothing is published unless every version of the model answers as scikit-learn does.
             publish(arguments.out, name, MODELS[name].MANIFEST, versions)
+            progress.update(task, description=f"{name}: profiles of the training rows")
+            publish_profiles(arguments.out, name, versions, SPLITS[name]())
             progress.remove_task(task)
             for version in versions:
                 score = f"{version.metric} {version.score:.3f}"

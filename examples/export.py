@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.metrics import accuracy_score, r2_score
 
+from gateway.cli.profile_build import Order, build_profile
+from gateway.config import load_config
+
 # Old enough for every onnxruntime since 1.14, new enough for every operator used here; IR 8 is the one of opset 18.
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 IR_VERSION = 8
@@ -29,6 +33,7 @@ PROBABILITY_TOLERANCE = 1e-3
 VALUE_TOLERANCE = 1e-4
 
 ROWS_AXIS = "rows"
+TARGET = "(truth)"
 
 
 class ExportDiffers(Exception):
@@ -123,6 +128,29 @@ def publish(root: Path, model: str, manifest: Mapping[str, Any], versions: list[
         shutil.rmtree(staging)
 
 
+def publish_profiles(root: Path, model: str, versions: list[Version], split: Split) -> None:
+    """Beside each version the profile of the rows it was trained on, which its live rows are compared with.
+
+    As `driftgate profile build` makes it; one that says the same already is left alone.
+    """
+    with tempfile.TemporaryDirectory(prefix="driftgate-examples-") as folder:
+        data = Path(folder) / f"{model}-train.npz"
+        columns = {**split.train, TARGET: split.train_truth}
+        np.savez(
+            data, **{name: column.astype(str) if column.dtype == object else column for name, column in columns.items()}
+        )
+        # What has just been written needs no time to settle.
+        settings = {"models": (str(root),), "state_dir": folder, "repository": {"settle_seconds": 0}}
+        config = load_config(None, settings, {})
+        for version in versions:
+            parameters = {"estimator": version.kind, "split_seed": str(SEED)}
+            order = Order(
+                model=model, version=version.number, paths=[data], target=TARGET, parameters=parameters, force=True,
+                quiet=True,
+            )  # fmt: skip
+            build_profile(config, order)
+
+
 def _place(staged: Path, target: Path, content: bytes) -> None:
     if target.exists() and target.read_bytes() == content:
         return
@@ -147,7 +175,7 @@ def _finish(
             "split_seed": str(SEED),
             "metric": metric,
             "held_out_score": f"{score:.4f}",
-            "features": json.dumps(split.features),
+            "feature_names": json.dumps(split.features),
             "sklearn_version": sklearn.__version__,
             **facts,
         },

@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from runtime.profile.levels import Levels
+
 ENVIRONMENT_PREFIX = "DRIFTGATE_"
 NOT_SETTINGS = frozenset({"DRIFTGATE_CONFIG", "DRIFTGATE_ADMIN", "DRIFTGATE_TOKEN"})  # read by the command line
 ADDRESS = re.compile(r"^(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):(?P<port>\d{1,5})$")
@@ -202,11 +204,7 @@ class Statistics(_Section):
 
     @model_validator(mode="after")
     def _multiples(self) -> Statistics:
-        shorter = self.pane_seconds
-        for window in self.windows_seconds:
-            if window <= 0 or window % shorter or (window == shorter and shorter != self.pane_seconds):
-                raise ValueError(f"windows_seconds: expected a multiple of {shorter}, got {window}")
-            shorter = window
+        Levels(self.pane_seconds, self.windows_seconds)  # a ValueError that names the field
         if self.drift_window_seconds not in self.windows_seconds:
             known = ", ".join(map(str, self.windows_seconds))
             raise ValueError(f"drift_window_seconds: expected one of {known}, got {self.drift_window_seconds}")

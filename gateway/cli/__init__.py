@@ -1,4 +1,5 @@
-"""The command line. Exit status: 0 done, 1 refused or failed, 2 wrong usage or configuration, 3 gateway not reached.
+"""The command line. Exit status: 0 done, 1 refused or failed, 2 wrong usage or configuration, 3 gateway not reached
+(and, of `driftgate drift --exit-code`, an alarm).
 
 `driftgate --help` must be quick: modules that commands are made of import only click, the rest inside the command.
 """
@@ -9,8 +10,12 @@ import click
 
 from gateway.cli.audit import audit
 from gateway.cli.changes import default, label, load, unload
+from gateway.cli.drift import drift
 from gateway.cli.models import models
+from gateway.cli.profile import profile
+from gateway.cli.reference import reference
 from gateway.cli.serve import config, serve
+from gateway.cli.stats import stats
 from gateway.cli.status import status
 from gateway.cli.top import top
 from gateway.cli.watch import watch
@@ -26,5 +31,9 @@ def cli() -> None:
     """Serves versioned ONNX models over gRPC and swaps their versions live."""
 
 
-for command in (serve, config, status, models, top, load, unload, label, default, watch, audit):
+COMMANDS = (
+    serve, config, status, models, top, drift, stats, reference, profile, load, unload, label, default, watch, audit,
+)  # fmt: skip
+
+for command in COMMANDS:
     cli.add_command(command)

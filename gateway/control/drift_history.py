@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,25 +41,34 @@ class History:
         self._looks: list[tuple[float, int, str]] = []
         self._effects: Effects = np.zeros((0, 0), np.float32)
 
-    def add(self, time_seconds: float, rows: int, decision: str, effects: Mapping[str, float]) -> None:
-        """`effects`: by subject, the more important first: where there is no room for all, those have it."""
+    def add(
+        self,
+        time_seconds: float,
+        rows: int,
+        decision: str,
+        effects: Mapping[str, float],
+        important: Collection[str] = (),
+    ) -> None:
+        """`effects`: by subject, the larger first. Once there is no room, only the `important` find some: in the place
+        of others, whose past is forgotten.
+        """
         with self._lock:
-            self._make_room(list(effects)[:MAX_SUBJECTS])
+            self._make_room(list(effects), important)
             row = np.array([[effects.get(subject, np.nan) for subject in self._subjects]], np.float32)
             self._effects = np.concatenate([self._effects, row])[-MAX_LOOKS:]
             self._looks = [*self._looks, (time_seconds, rows, decision)][-MAX_LOOKS:]
 
-    def _make_room(self, subjects: Sequence[str]) -> None:
+    def _make_room(self, subjects: Sequence[str], important: Collection[str]) -> None:
         known = set(self._subjects)
         new = [subject for subject in subjects if subject not in known]
         added = new[: MAX_SUBJECTS - len(self._subjects)]
         if added:
             self._subjects += added
             blank = np.full((len(self._looks), len(added)), np.nan, np.float32)
-            self._effects = np.concatenate([self._effects.reshape(len(self._looks), -1), blank], axis=1)
-        wanted = set(subjects)
-        places = (at for at, subject in enumerate(self._subjects) if subject not in wanted)
-        for subject, at in zip(new[len(added) :], places, strict=False):
+            self._effects = np.concatenate([self._effects, blank], axis=1)
+        entering = [subject for subject in new[len(added) :] if subject in important]
+        places = (at for at, subject in reversed(list(enumerate(self._subjects))) if subject not in important)
+        for subject, at in zip(entering, places, strict=False):
             self._subjects[at] = subject
             self._effects[:, at] = np.nan
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 import logging
 import os
 import signal
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
+from gateway.control.drift_events import announce_drift
+from gateway.control.drift_watch import Change
 from gateway.control.events import Events
 from gateway.control.figures import control_figures
 from gateway.control.fleet import Fleet
 from gateway.control.observation import CLOSING_SECONDS, Observation
 from gateway.control.telemetry import TelemetryExport
-from gateway.control.views import index_rows
+from gateway.control.views import index_rows, served_of
+from gateway.control.watching import Watching
 from gateway.control.web import WebServer
 from gateway.errors import status_of
 from gateway.logs import setup_logging
@@ -79,12 +85,16 @@ class Control:
         listener.setblocking(False)
         self._fleet = Fleet(listener, self._on_report, self._on_request, self._log_events)
         self._changes.fleet = self._fleet
-        self._observation = self._observe(orders, store, series)
+        self._watching = self._watch(orders, store, series, repository)
         service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
         )
+        if self._watching is not None:
+            service.observe(self._watching)
         self._admin = AdminServer(config, service)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
+        if self._watching is not None:
+            figures = dataclasses.replace(figures, drift=self._watching.figures)
         self._series = series
         self._refusals = RefusalSummary(series.totals(), time.monotonic())
         self._measures = Measures(
@@ -100,14 +110,26 @@ class Control:
         self._all_have_listened = False
         self._ending = asyncio.Event()
 
-    def _observe(self, orders: Spawn, store: SqlStore, series: SeriesReader) -> Observation | None:
+    def _watch(self, orders: Spawn, store: SqlStore, series: SeriesReader, repository: Repository) -> Watching | None:
         """None where nothing is to be measured."""
         settings = orders.config.statistics
         if not settings.enabled:
             return None
         arenas = [Segment.attach(fd, writable=False) for fd in orders.arena_fds]
         reader = PaneReader(arenas, Segment.attach(orders.pane_control_fd, writable=True))
-        return Observation(settings, reader, series, store.panes)
+        return Watching(
+            Observation(settings, reader, series, store.panes),
+            store.panes,
+            store,
+            repository,
+            served=functools.partial(served_of, self._changes),
+            known_models=lambda: {*self._changes.desired, *self._changes.scan.models},
+            on_changes=self._tell_drift,
+        )
+
+    def _tell_drift(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            announce_drift(self._log_events, change)
 
     def not_ready_because(self) -> str:
         """Nothing ("") when clients can be served: every worker has come up once, and one is up now."""
@@ -146,8 +168,8 @@ class Control:
         await self._admin.stop()
         await asyncio.gather(web, starting, looking, telling, observing, return_exceptions=True)
         await self._fleet.stop()
-        if self._observation is not None:  # the workers have ended: what they have left is there now
-            await asyncio.to_thread(self._observation.collect, time.time(), also_open=True)
+        if self._watching is not None:  # the workers have ended: what they have left is there now
+            await asyncio.to_thread(self._watching.tick, time.time(), also_open=True)
         self._refusals.tell(self._series.totals(), time.monotonic(), self._log_events, is_last=True)
         self._changes.refusals.tell(time.monotonic(), is_last=True)
         await asyncio.to_thread(self._export.stop)
@@ -220,18 +242,28 @@ class Control:
 
     async def _observe_forever(self) -> None:
         """A look at what the workers have seen, once a pane."""
-        if self._observation is None:
+        watching = self._watching
+        if watching is None:
             return
         seconds = self._config.statistics.pane_seconds
+        looking: asyncio.Task[None] | None = None
         while True:
             now = time.time()
             await asyncio.sleep(seconds - now % seconds)
             try:
-                self._observation.begin_pane(time.time())
+                watching.begin_pane(time.time())
                 await asyncio.sleep(CLOSING_SECONDS)
-                await asyncio.to_thread(self._observation.collect, time.time())
+                await asyncio.to_thread(watching.tick, time.time())
+                if looking is None or looking.done():  # a look at thousands of features takes longer than a pane
+                    looking = asyncio.create_task(self._look_for_drift(watching))
             except Exception:
                 log.exception("what was seen could not be gathered; it is the next time")
+
+    async def _look_for_drift(self, watching: Watching) -> None:
+        try:
+            await asyncio.to_thread(watching.look, time.time())
+        except Exception:
+            log.exception("drift could not be looked for; the next look follows")
 
     def _on_report(self, worker: int, report: VersionReport) -> None:
         self._events.publish(worker, report)

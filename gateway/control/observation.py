@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.config import Statistics
@@ -87,8 +87,17 @@ class Observation:
         """Workers close what they have at their next run, or within 0.1 s."""
         self._reader.raise_epoch(max(self.epoch(now_seconds), self._reader.epoch))
 
-    def collect(self, now_seconds: float, *, also_open: bool = False) -> Collected:
+    def meet(self, now_seconds: float) -> None:
+        """Versions that were loaded since the last collection are known, with what is stored of them."""
+        with self.lock:
+            self._know(self._reader.slots(), now_seconds)
+
+    def collect(
+        self, now_seconds: float, *, also_open: bool = False, drift: Mapping[VersionKey, str] | None = None
+    ) -> Collected:
         """Merges, stores and acknowledges what is closed. `also_open`: the workers have ended, and it is the last time.
+
+        drift: states to be stored with it, as JSON.
 
         A store that cannot be written leaves all for the next time.
         """
@@ -103,7 +112,7 @@ class Observation:
                 name = slot_name(pane.slot.id)
                 marks[name] = max(pane.serial, marks.get(name, 0))
             self._count_service(now_seconds)
-            if self._put(marks, slots, now_seconds):
+            if self._put(marks, slots, drift or {}, now_seconds):
                 for pane in panes:
                     self._reader.acknowledge(pane)
             return collected
@@ -129,7 +138,7 @@ class Observation:
         unloaded = [key for key in self.versions if key not in used]
         for key in unloaded:
             windows = self.versions[key].windows
-            windows.window(self.levels[0].window_seconds, now_seconds)  # lets its panes grow older
+            windows.advance(now_seconds)
             if not windows.panes or len(self.versions) > MAX_VERSIONS:
                 del self.versions[key]
         for key, observed in self.versions.items():
@@ -179,7 +188,9 @@ class Observation:
                 start = now_seconds - self.settings.pane_seconds
                 newest[place].service.add(start, now_seconds, seen, now_seconds)
 
-    def _put(self, marks: dict[str, int], slots: Iterable[SlotView], now_seconds: float) -> bool:
+    def _put(
+        self, marks: dict[str, int], slots: Iterable[SlotView], drift: Mapping[VersionKey, str], now_seconds: float
+    ) -> bool:
         """Whether the store has it."""
         living = {slot_name(slot.id) for slot in slots}
         windows: list[tuple[VersionKey, Windows[Summary] | Windows[ServiceCounts]]] = []
@@ -193,6 +204,7 @@ class Observation:
             panes={key: change for key, change in changes.items() if change.put or change.delete},
             collected=marks,
             forgotten=forgotten,
+            drift=drift,
         )
         try:
             self._store.put_tick(tick)

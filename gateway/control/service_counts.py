@@ -1,4 +1,4 @@
-"""How fast and how well a version has answered within a pane of time, counted so that panes can be merged and subtracted.
+"""How fast and how well a version has answered within a pane of time, in counts that can be merged and subtracted.
 
 bytes
 ┌───────────┬─────────────┬──────────────────┬─────────────┬─────────────┬────────────┬──────────────────┬───────────┐
@@ -13,14 +13,16 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from gateway.telemetry.conventions import SERVER_ERRORS
 from gateway.telemetry.measure import code_name
-from runtime.drift.binned import NumericBins, RateCounts, bins_of_cells
+from runtime.drift.evaluate import Sample
+from runtime.drift.service import service_sample
+from runtime.drift.verdict import Role
 from runtime.profile.windows import Window
 from runtime.shm.series import Series, bounds_seconds
 from runtime.shm.series_layout import TIME_BUCKETS
@@ -32,6 +34,9 @@ CHECKSUM = struct.Struct("<I")
 
 Counts = npt.NDArray[np.int64]
 VersionKey = tuple[str, int]
+
+PREFIX = "service."
+"""Before the names of subjects, so that they are not those of features."""
 
 
 def _no_counts() -> Counts:
@@ -75,20 +80,6 @@ class ServiceCounts:
 
     def copy(self) -> ServiceCounts:
         return ServiceCounts(self.durations.copy(), self.zero, self.requests, self.errors)
-
-    def latency(self) -> NumericBins:
-        """Seconds."""
-        bounds = bounds_seconds()
-        there = np.flatnonzero(self.durations)
-        lower, upper, counts = bounds[there], bounds[there + 1], self.durations[there]
-        if self.zero:
-            lower, upper, counts = (
-                np.concatenate(pair) for pair in (([0.0], lower), ([bounds[0]], upper), ([self.zero], counts))
-            )
-        return bins_of_cells(lower, upper, counts)
-
-    def error_rate(self) -> RateCounts:
-        return RateCounts(min(self.errors, self.requests), self.requests)
 
     def encode(self) -> bytes:
         there = np.flatnonzero(self.durations)
@@ -150,6 +141,13 @@ def _add(counts: ServiceCounts, series: Series) -> None:
         counts.errors += requests
 
 
+FEWEST_BEFORE = 1_000
+"""Requests of the time that a window is compared with. A version's first ones are slow, and are no measure of it."""
+
+TIMES_BEFORE = 3
+"""And so many times those of the window: what came just after the start is no measure of an hour later."""
+
+
 @dataclass(frozen=True, eq=False)
 class ServiceSample:
     """How a version answers in the window that is looked at, and how it did in the time before that."""
@@ -160,9 +158,30 @@ class ServiceSample:
 
     @classmethod
     def of(cls, short: Window[ServiceCounts], long: Window[ServiceCounts]) -> ServiceSample | None:
-        """Two windows that end at one moment. None where either part of the long one has no requests."""
+        """Of windows that end at one moment. None where the short one has no requests, or too few came before it."""
         if short.summary is None or long.summary is None:
             return None
         before = long.summary.minus(short.summary)
         seconds = short.start_seconds - long.start_seconds
-        return cls(short.summary, before, seconds) if seconds > 0 and before.requests else None
+        fewest = max(FEWEST_BEFORE, TIMES_BEFORE * short.summary.requests)
+        return cls(short.summary, before, seconds) if seconds > 0 and before.requests >= fewest else None
+
+    def beside(self, reference: Sample, live: Sample) -> tuple[Sample, Sample]:
+        """Both samples with how the version answers. A feature of the same name would hide it."""
+        before, now = _sample(self.before), _sample(self.live)
+        return _with(reference, before), _with(live, now)
+
+
+def _sample(counts: ServiceCounts) -> Sample:
+    return service_sample(
+        "service", bounds_seconds(), counts.durations, zero=counts.zero, errors=counts.errors, requests=counts.requests
+    )
+
+
+def _with(sample: Sample, service: Sample) -> Sample:
+    subjects = {f"{PREFIX}{name}": bins for name, bins in service.subjects.items()} | dict(sample.subjects)
+    return replace(
+        sample,
+        subjects=subjects,
+        roles=dict.fromkeys(subjects.keys() - sample.subjects.keys(), Role.SERVICE) | dict(sample.roles),
+    )

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from gateway.control.changes import Changes
 from gateway.control.fleet import Fleet
+from gateway.control.observatory import Served
 from gateway.messages import LoadedInfo, VersionReport
 from gateway.routing.table import target_version
 from gateway.store.contract import DesiredVersion
+from gateway.store.panes import VersionKey
+from runtime.repository.manifest import manifest_of
 from runtime.versions.policy import InstanceKey
 from runtime.versions.state import VersionState
 
@@ -144,3 +147,17 @@ def index_rows(changes: Changes, fleet: Fleet, *, ready_only: bool) -> list[dict
 
 def initial_reports(fleet: Fleet) -> list[tuple[int, VersionReport]]:
     return [(w.index, report) for w in fleet.workers.values() for report in w.reports.values()]
+
+
+def served_of(changes: Changes, key: VersionKey) -> Served | None:
+    """What is wanted of a version now; None where it is not served. Any thread: models are replaced whole."""
+    model = changes.desired.get(key.model)
+    if model is None or not model.served or not model.versions:
+        return None
+    wanted = (*model.versions, *changes.preparing(key.model))
+    version = next((v for v in wanted if (v.version, v.digest) == (key.version, key.digest)), None)
+    if version is None:
+        return None
+    target = model.default_target
+    default = target_version(target, model.labels) if target else max(v.version for v in model.versions)
+    return Served(manifest_of(dict(version.settings), key.model).drift, version.version == default)

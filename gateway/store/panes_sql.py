@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from gateway.store.audit import EPOCH, MICROSECOND, append
-from gateway.store.contract import AuditEntry, AuditRecord, require_int64
+from gateway.store.contract import AuditEntry, AuditRecord, require_int64, require_text
 from gateway.store.database import Database, damage_mapped
 from gateway.store.panes import MAX_REFERENCE_BYTES, MAX_REFERENCES, Reference, StoredReference, Tick, VersionKey
 from runtime.errors import InvalidRequest
@@ -105,6 +105,7 @@ class SqlPaneStore:
             rows = connection.execute(select(collected_table)).all()
         for row in rows:
             with damage_mapped("the mark of slot", row.slot):
+                require_text("slot", row.slot)
                 require_int64("serial", row.serial)
         return {row.slot: row.serial for row in rows}
 

@@ -131,6 +131,10 @@ class ReferenceDetector:
             last_log_e=log_e,
         )
 
+    def restarted(self) -> ReferenceDetector:
+        """Without the evidence so far; what was foretold and how well is kept, since it is fixed before the next."""
+        return replace(self, evidence=ShiryaevRoberts(), last_log_e=0.0)
+
     def alarm(self, alpha: float, features: int = 1) -> bool:
         """Whether this feature alarms, one of `features` that share an average run length of 1/α windows."""
         return self.evidence.alarm(alpha / features)

@@ -9,8 +9,10 @@ compared: `align` finds the finest bins that cut through no count of either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,16 +50,48 @@ class Apart:
         return self.missing + self.nan + self.infinite + self.out_of_range
 
 
+@dataclass(frozen=True)
+class ExactMoments:
+    """Of the values in the bins, up to rounding: tells what moves inside of one. `variance` is the sample's, divided by
+    count - 1. `least` and `greatest` are exact, so a constant is known as one whatever was rounded.
+    """
+
+    count: int
+    mean: float
+    variance: float
+    least: float
+    greatest: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.mean, self.variance, self.least, self.greatest)
+        if self.count < 1 or not all(map(math.isfinite, numbers)) or self.variance < 0 or self.least > self.greatest:
+            raise BinsMismatch(f"expected a count of 1 or more, finite numbers and least <= greatest, got {self}")
+        if self.least == self.greatest:
+            object.__setattr__(self, "mean", self.least)
+            object.__setattr__(self, "variance", 0.0)
+
+    @property
+    def constant(self) -> bool:
+        return self.least == self.greatest
+
+    @property
+    def deviation(self) -> float:
+        return math.sqrt(self.variance)
+
+
 @dataclass(frozen=True, eq=False)
 class NumericBins:
     """`edges`: float64[bins + 1], ascending, finite; `counts`: int64[bins]; `points`: float64[bins], one value of each
     bin that stands for all of it. Without `points` it is the one with the least relative error: 2ab/(a+b).
+    `exact`: moments of the same values, where they are known. Arrays are not to be changed: what follows from them is
+    kept, since one reference is compared with many windows.
     """
 
     edges: Floats
     counts: Counts
     points: Floats = field(default_factory=lambda: np.empty(0))
     apart: Apart = Apart()
+    exact: ExactMoments | None = None
 
     def __post_init__(self) -> None:
         edges = np.asarray(self.edges, np.float64)
@@ -75,29 +109,44 @@ class NumericBins:
             raise BinsMismatch(f"expected a point for each of {counts.size} bins, got {points.size}")
         for name, value in (("edges", edges), ("counts", counts), ("points", points)):
             object.__setattr__(self, name, value)
+        if self.exact is not None and self.exact.count != self.total:
+            raise BinsMismatch(f"expected moments of the {self.total} values in bins, got those of {self.exact.count}")
 
-    @property
+    @cached_property
     def total(self) -> int:
         return int(self.counts.sum())
+
+    @cached_property
+    def held(self) -> NDArray[np.intp]:
+        """Which bins have rows."""
+        return np.flatnonzero(self.counts)
 
     @property
     def rows(self) -> int:
         return self.total + self.apart.rows
 
-    @property
+    @cached_property
     def deviation(self) -> float:
-        """Standard deviation of the points; 0 without rows."""
+        """Standard deviation: exact, or that of the points; 0 without rows."""
         if self.total == 0:
             return 0.0
+        if self.exact is not None:
+            return self.exact.deviation
         weights, unit = self.counts / self.total, self.largest
         points = self.points / unit  # squares of the largest numbers are none
         return unit * float(np.sqrt(weights @ (points - weights @ points) ** 2))
 
-    @property
+    @cached_property
     def largest(self) -> float:
         """The largest magnitude of a point that has rows; 1 if that is 0."""
-        held = self.points[self.counts > 0]
-        return float(np.abs(held).max(initial=0.0)) or 1.0
+        return float(np.abs(self.points[self.held]).max(initial=0.0)) or 1.0
+
+    @cached_property
+    def snapped(self) -> float:
+        """At most this far is the average value from the point that stands for it, as a share of `largest`."""
+        held, largest = self.held, self.largest
+        points, low, high = (array[held] / largest for array in (self.points, self.edges[:-1], self.edges[1:]))
+        return float(self.counts[held] @ np.maximum(points - low, high - points)) / max(self.total, 1)
 
 
 @dataclass(frozen=True)
@@ -123,14 +172,18 @@ class CategoryBins:
 
 @dataclass(frozen=True)
 class RateCounts:
-    """Rows of which some are counted: requests that failed, predictions that were rejected."""
+    """Rows of which some are counted: requests that failed, predictions that were rejected.
+
+    `burst`: so many rows say as much as an independent one.
+    """
 
     hits: int
     rows: int
+    burst: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.hits <= self.rows:
-            raise BinsMismatch(f"expected 0 <= hits <= rows, got {self.hits} of {self.rows}")
+        if not 0 <= self.hits <= self.rows or not self.burst >= 1:
+            raise BinsMismatch(f"expected 0 <= hits <= rows and a burst of 1 or more, got {self}")
 
 
 Bins = NumericBins | CategoryBins | RateCounts
@@ -139,6 +192,9 @@ Bins = NumericBins | CategoryBins | RateCounts
 def representatives(edges: Floats) -> Floats:
     """For each bin (a, b] the value with the least relative error, 2ab/(a+b); 0 where 0 lies inside."""
     low, high = edges[:-1], edges[1:]
+    if low.size and (low[0] > 0 or high[-1] < 0):
+        with np.errstate(over="ignore"):  # of a bin from the largest number to next to none
+            return low * (2 / (1 + low / high))
     same_sign = np.sign(low) * np.sign(high) > 0
     middle = np.where((low < 0) & (high >= 0), 0.0, low / 2 + high / 2)
     with np.errstate(over="ignore"):  # of a bin that spans everything
@@ -159,20 +215,26 @@ def align(one: NumericBins, other: NumericBins) -> tuple[Floats, Counts, Counts]
 
 def _cuts_nothing(bins: NumericBins, edges: Floats) -> NDArray[np.bool_]:
     """For each edge: is it one of `bins`, outside of them, or inside an empty one?"""
-    at = np.searchsorted(bins.edges, edges, side="left")
-    outside = (at == 0) | (at == bins.edges.size)
-    inside = np.clip(at, 1, bins.counts.size)
-    cuts_nothing: NDArray[np.bool_] = outside | (bins.edges[inside] == edges) | (bins.counts[inside - 1] == 0)
+    low, high = bins.edges[:-1][bins.held], bins.edges[1:][bins.held]
+    if not low.size:
+        return np.ones(edges.size, np.bool_)
+    before = low.searchsorted(edges)  # held bins that begin below the edge; the last of them may be cut by it
+    cuts_nothing: NDArray[np.bool_] = (before == 0) | (high[before - 1] <= edges)
     return cuts_nothing
 
 
 def _placed(bins: NumericBins, edges: Floats) -> Counts:
-    cell = np.clip(np.searchsorted(edges, bins.edges[1:], side="left") - 1, 0, edges.size - 2)
-    return np.bincount(cell, weights=bins.counts, minlength=edges.size - 1).astype(np.int64)
+    cell = edges.searchsorted(bins.edges[1:][bins.held]) - 1
+    return np.bincount(cell, weights=bins.counts[bins.held], minlength=edges.size - 1).astype(np.int64)
 
 
 def bins_of_cells(
-    lower: ArrayLike, upper: ArrayLike, counts: ArrayLike, points: ArrayLike | None = None, apart: Apart | None = None
+    lower: ArrayLike,
+    upper: ArrayLike,
+    counts: ArrayLike,
+    points: ArrayLike | None = None,
+    apart: Apart | None = None,
+    exact: ExactMoments | None = None,
 ) -> NumericBins:
     """Bins from those cells of a histogram that hold something: all of one length, ascending, without overlap.
 
@@ -185,14 +247,18 @@ def bins_of_cells(
     low = np.where(zero, -ZERO_REACH, np.where((low >= 0) & (low < ZERO_REACH), ZERO_REACH, low))
     high = np.where(zero, ZERO_REACH, np.where((high <= 0) & (high > -ZERO_REACH), -ZERO_REACH, high))
     low, high = np.maximum(low, -largest), np.minimum(high, largest)
-    edges = np.union1d(low, high)
+    edges = np.empty(2 * low.size)
+    edges[::2], edges[1::2] = low, high
+    rises = edges[1:] > edges[:-1]
+    if rises.sum() < edges.size - 1:  # cells touch, or lie in zero's together
+        edges = edges[np.append(True, rises)] if (edges[1:] >= edges[:-1]).all() else np.unique(edges)
     full = np.zeros(max(edges.size - 1, 0), np.int64)
-    at = np.searchsorted(edges, low)
+    at = edges.searchsorted(low)
     np.add.at(full, at, np.asarray(counts, np.int64))
     standing = representatives(edges) if edges.size else np.empty(0)
     if points is not None:
         standing[at] = np.where(zero, 0.0, np.asarray(points, np.float64))
-    return NumericBins(edges, full, standing, apart or Apart())
+    return NumericBins(edges, full, standing, apart or Apart(), exact)
 
 
 def grid_bins(values: ArrayLike, *, scale: int = GRID_SCALE, missing: int = 0) -> NumericBins:
@@ -222,3 +288,27 @@ def grid_bins(values: ArrayLike, *, scale: int = GRID_SCALE, missing: int = 0) -
         highs.insert(1, np.zeros(1))
         counts.insert(1, np.array([zeros]))
     return bins_of_cells(np.concatenate(lows), np.concatenate(highs), np.concatenate(counts), apart=apart)
+
+
+def exact_pair(reference: ArrayLike, live: ArrayLike) -> tuple[NumericBins, NumericBins]:
+    """Bins of two samples' finite values, one for each value that either has: no distance loses anything.
+
+    Of samples of some thousand rows; a bin is 24 bytes on each side.
+    """
+    sides = [np.asarray(values, np.float64).ravel() for values in (reference, live)]
+    finite = [side[np.isfinite(side)] for side in sides]
+    points = np.union1d(*finite)
+    # Values are the upper ends of their bins; a bin without rows lies between two that are no neighbours.
+    below = np.nextafter(points, -np.inf)
+    edges = np.union1d(points, below[np.isfinite(below)])
+    at = np.searchsorted(edges, points) - 1
+    middles = representatives(edges) if edges.size else np.empty(0)
+    middles[at] = points
+    pair = []
+    for side, own in zip(sides, finite, strict=True):
+        values, times = np.unique(own, return_counts=True)
+        counts = np.zeros(max(edges.size - 1, 0), np.int64)
+        counts[at[np.searchsorted(points, values)]] = times
+        apart = Apart(0, int(np.isnan(side).sum()), int(np.isposinf(side).sum()), int(np.isneginf(side).sum()))
+        pair.append(NumericBins(edges, counts, middles, apart))
+    return pair[0], pair[1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,12 @@ class NumericCells:
         size = int(self.cell.max()) + 1
         return np.bincount(self.cell[at], weights=bins.counts, minlength=size).astype(np.int64)
 
+    def cut_by(self, bins: NumericBins) -> bool:
+        """Whether a bin with rows lies on both sides of a boundary."""
+        above_low = np.searchsorted(self.boundaries, bins.edges[:-1][bins.held], side="right")
+        below_high = np.searchsorted(self.boundaries, bins.edges[1:][bins.held], side="left")
+        return bool((below_high > above_low).any())
+
 
 def numeric_cells(reference: NumericBins, *, most: int = MOST) -> NumericCells:
     """Cells for a reference of at least one row; an empty one has a single cell."""
@@ -61,6 +68,18 @@ def numeric_cells(reference: NumericBins, *, most: int = MOST) -> NumericCells:
     cuts = np.unique(high[np.searchsorted(reached, goals)])
     boundaries = np.union1d(cuts, [low[0], high[-1]])
     return NumericCells(boundaries, np.arange(boundaries.size + 1))
+
+
+_KEPT: WeakKeyDictionary[NumericBins, tuple[NumericCells, Counts]] = WeakKeyDictionary()
+
+
+def own_cells(reference: NumericBins) -> tuple[NumericCells, Counts]:
+    """`numeric_cells` and the reference's counts in them, kept as long as the reference: it is compared with many."""
+    kept = _KEPT.get(reference)
+    if kept is None:
+        cells = numeric_cells(reference)
+        kept = _KEPT[reference] = cells, cells.count(reference)
+    return kept
 
 
 def category_cells(reference: CategoryBins, *, most: int = MOST_CATEGORIES) -> tuple[str, ...]:

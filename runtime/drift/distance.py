@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from runtime.drift.binned import BinsMismatch, Counts, Floats, NumericBins
 
@@ -42,10 +44,10 @@ class TwoSample:
 def shares(counts: ArrayLike, *, smoothing: float = 0.0) -> Floats:
     """(c + s) / (N + s·B)."""
     rows: Floats = np.asarray(counts, np.float64)
-    total = rows.sum() + smoothing * rows.size
-    if rows.ndim != 1 or (rows < 0).any() or not rows.sum() > 0:
+    if rows.ndim != 1 or not rows.size or rows.min() < 0 or not (counted := float(rows.sum())) > 0:
         raise BinsMismatch("expected one row of counts of 0 or more, with at least one row counted")
-    smoothed: Floats = (rows + smoothing) / total
+    total = counted + smoothing * rows.size
+    smoothed: Floats = (rows + smoothing) / total if smoothing else rows / total
     return smoothed
 
 
@@ -57,17 +59,13 @@ def _both(reference: ArrayLike, live: ArrayLike, smoothing: float) -> tuple[Floa
 
 
 def _relative_entropy(p: Floats, q: Floats) -> float:
-    there = p > 0
-    with np.errstate(divide="ignore"):
-        return float((p[there] * np.log(p[there] / q[there])).sum())
+    return float(special.rel_entr(p, q).sum())
 
 
 def psi(reference: ArrayLike, live: ArrayLike, *, smoothing: float = SMOOTHING) -> float:
     """Population stability index Σ(q−p)·ln(q/p), in nats: KL both ways (Jeffreys 1946). 0 to ∞."""
     p, q = _both(reference, live, smoothing)
-    differs = p != q
-    with np.errstate(divide="ignore"):
-        return float(((q - p)[differs] * np.log(q[differs] / p[differs])).sum())
+    return max(_relative_entropy(p, q) + _relative_entropy(q, p), 0.0)
 
 
 def kl(reference: ArrayLike, live: ArrayLike, *, smoothing: float = SMOOTHING) -> float:
@@ -120,26 +118,44 @@ def ks_bracket(reference: ArrayLike, live: ArrayLike) -> Bracket:
     return Bracket(low=min(low, 1.0), high=min(max(low, high), 1.0))
 
 
-def _steps(reference: NumericBins, live: NumericBins) -> tuple[Floats, Floats, Floats]:
-    """The points of both, ascending and distinct, and either sample's distribution function at them."""
-    points = np.union1d(reference.points[reference.counts > 0], live.points[live.counts > 0])
-    functions = []
-    for side in (reference, live):
-        if side.total == 0:
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Distribution functions of two samples, `f` and `g`: float64[points], at the points of both, ascending.
+
+    Counted once for all that is read from them.
+    """
+
+    points: Floats
+    f: Floats
+    g: Floats
+    largest: float
+
+    @classmethod
+    def of(cls, reference: NumericBins, live: NumericBins) -> Steps:
+        """BinsMismatch where a side has no rows."""
+        if reference.total == 0 or live.total == 0:
             raise BinsMismatch("expected at least one row on both sides")
-        at = np.searchsorted(points, side.points[side.counts > 0])
-        functions.append(np.cumsum(np.bincount(at, side.counts[side.counts > 0], points.size)) / side.total)
-    return points, functions[0], functions[1]
+        held = [side.points[side.held] for side in (reference, live)]
+        points = np.union1d(*held)
+        f, g = (
+            np.cumsum(np.bincount(np.searchsorted(points, own), side.counts[side.held], points.size)) / side.total
+            for own, side in zip(held, (reference, live), strict=True)
+        )
+        return cls(points, f, g, max(reference.largest, live.largest))
+
+    @cached_property
+    def widths(self) -> Floats:
+        """float64[points - 1], as shares of `largest`."""
+        return np.diff(self.points / self.largest)
 
 
-def wasserstein(reference: NumericBins, live: NumericBins, *, unit: float = 1.0) -> float:
+def wasserstein(reference: NumericBins, live: NumericBins, *, unit: float = 1.0, steps: Steps | None = None) -> float:
     """W1 = ∫|F−G|dx with each bin's rows at its point, in the unit of the values or in multiples of `unit`."""
-    points, f, g = _steps(reference, live)
-    largest = max(reference.largest, live.largest)
-    return _in_units(float(np.abs(f - g)[:-1] @ np.diff(points / largest)), largest, unit)
+    steps = steps or Steps.of(reference, live)
+    return in_units(float(np.abs(steps.f - steps.g)[:-1] @ steps.widths), steps.largest, unit)
 
 
-def _in_units(share: float, largest: float, unit: float) -> float:
+def in_units(share: float, largest: float, unit: float) -> float:
     """`share` of the largest magnitude, in multiples of `unit`; at most the largest number there is."""
     return min(share * (largest / unit), LARGEST) if share > 0 else 0.0
 
@@ -149,19 +165,13 @@ def wasserstein_error(reference: NumericBins, live: NumericBins, *, unit: float 
 
     On the base-2 grid it is close to α(E|X|+E|Y|).
     """
-    return min(_snap(reference, unit) + _snap(live, unit), LARGEST)
-
-
-def _snap(bins: NumericBins, unit: float) -> float:
-    held, largest = bins.counts > 0, bins.largest
-    points, low, high = (array[held] / largest for array in (bins.points, bins.edges[:-1], bins.edges[1:]))
-    share = float(bins.counts[held] @ np.maximum(points - low, high - points)) / max(bins.total, 1)
-    return _in_units(share, largest, unit)
+    return min(sum(in_units(side.snapped, side.largest, unit) for side in (reference, live)), LARGEST)
 
 
 def cramer_von_mises(reference: NumericBins, live: NumericBins) -> float:
     """T of the two-sample test (Anderson 1962): ranks of the points with ties at their middle rank."""
-    _, f, g = _steps(reference, live)
+    steps = Steps.of(reference, live)
+    f, g = steps.f, steps.g
     n, m = reference.total, live.total
     in_f, in_g = np.diff(f, prepend=0) * n, np.diff(g, prepend=0) * m
     middle_rank = np.cumsum(in_f + in_g) - (in_f + in_g - 1) / 2
@@ -179,9 +189,8 @@ def cramer_von_mises(reference: NumericBins, live: NumericBins) -> float:
 
 def energy(reference: NumericBins, live: NumericBins) -> float:
     """√(2E|X−Y| − E|X−X′| − E|Y−Y′|) = √(2∫(F−G)²dx) (Székely), in the root of the values' unit."""
-    points, f, g = _steps(reference, live)
-    largest = max(reference.largest, live.largest)
-    return float(np.sqrt(2 * ((f - g)[:-1] ** 2 @ np.diff(points / largest))) * np.sqrt(largest))
+    steps = Steps.of(reference, live)
+    return float(np.sqrt(2 * ((steps.f - steps.g)[:-1] ** 2 @ steps.widths)) * np.sqrt(steps.largest))
 
 
 def pooled(reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0) -> tuple[Counts, Counts]:
@@ -208,20 +217,23 @@ def pooled(reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0) -> t
     return np.add.reduceat(reference, starts), np.add.reduceat(live, starts)
 
 
-def _expected(reference: Counts, live: Counts) -> tuple[Floats, Floats]:
-    table = np.stack([reference, live]).astype(np.float64)
-    table = table[:, table.sum(0) > 0]
-    return table, np.outer(table.sum(1), table.sum(0) / table.sum())
-
-
 def chi_square(reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0) -> TwoSample:
     """Pearson's Σ(observed−expected)²/expected of the 2×B table: both sides are samples. Pools as `pooled`."""
-    table, should_be = _expected(*pooled(reference, live, expected=expected))
-    return TwoSample(float(((table - should_be) ** 2 / should_be).sum()), table.shape[1] - 1)
+    return chi_square_and_g(reference, live, expected=expected)[0]
 
 
 def g_statistic(reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0) -> TwoSample:
     """2Σ observed·ln(observed/expected) of the 2×B table, the likelihood ratio. Pools as `pooled`."""
-    table, should_be = _expected(*pooled(reference, live, expected=expected))
-    there = table > 0
-    return TwoSample(float(2 * (table[there] * np.log(table[there] / should_be[there])).sum()), table.shape[1] - 1)
+    return chi_square_and_g(reference, live, expected=expected)[1]
+
+
+def chi_square_and_g(reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0) -> tuple[TwoSample, TwoSample]:
+    """Both of one table."""
+    table = np.array(pooled(reference, live, expected=expected), np.float64)
+    together = table.sum(0)
+    table, together = table[:, together > 0], together[together > 0]
+    should_be = np.multiply.outer(table.sum(1), together / together.sum())
+    degrees = table.shape[1] - 1
+    chi = float(((table - should_be) ** 2 / should_be).sum())
+    g = float(2 * special.rel_entr(table, should_be).sum())
+    return TwoSample(chi, degrees), TwoSample(g, degrees)

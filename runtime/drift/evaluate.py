@@ -11,7 +11,7 @@ one looks. Rows must be independent of each other: n rows of one burst count as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,11 +19,14 @@ import numpy as np
 from runtime.drift.binned import Bins, BinsMismatch, Floats
 from runtime.drift.classifier import separation
 from runtime.drift.correlation import Correlation
-from runtime.drift.findings import Thresholds, correlation_finding, findings_of, separation_finding
+from runtime.drift.findings import SERVICE_THRESHOLDS, Thresholds, correlation_finding, findings_of, separation_finding
 from runtime.drift.multiple import holm
 from runtime.drift.verdict import Alarm, Decision, Finding, Hysteresis, Role, Verdict
 
 JOINT = "all features"
+
+DERIVED = frozenset({Role.PROJECTION, Role.JOINT})
+"""Subjects that are made of others' rows."""
 
 A_DAY_OF_LOOKS = 8_640
 """One look every 10 s."""
@@ -35,6 +38,8 @@ class Parameters:
     """Probability of any false alarm in `looks` looks."""
     looks: int = A_DAY_OF_LOOKS
     thresholds: Thresholds = field(default_factory=Thresholds)
+    service_thresholds: Thresholds = field(default_factory=lambda: SERVICE_THRESHOLDS)
+    """Of subjects with Role.SERVICE."""
     hysteresis: Hysteresis = field(default_factory=Hysteresis)
     seed: int = 0
     """Of the classifier's split into halves."""
@@ -46,6 +51,9 @@ class Parameters:
     @property
     def level_of_a_look(self) -> float:
         return self.level / self.looks
+
+    def thresholds_of(self, role: Role) -> Thresholds:
+        return self.service_thresholds if role is Role.SERVICE else self.thresholds
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +77,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """One look. `verdicts` are ranked: drifted first, then by effect."""
+    """One look. `verdicts` are `ranked`."""
 
     reference: str
     window: str
@@ -88,12 +96,16 @@ class DriftReport:
 
     @property
     def decision(self) -> Decision:
-        """Of the model: drifted if anything is; stable if everything is."""
-        decisions = {verdict.decision for verdict in self.verdicts}
-        for decision in (Decision.DRIFTED, Decision.NOT_ENOUGH_DATA):
-            if decision in decisions:
-                return decision
-        return Decision.STABLE if decisions else Decision.NOT_ENOUGH_DATA
+        """Of the model: drifted if anything is; stable if all that is measured itself is.
+
+        Projections and the classifier see few rows of many. What they have not enough data for is said in their
+        verdicts, and does not make a model of stable features one of which nothing is known.
+        """
+        if self.drifted:
+            return Decision.DRIFTED
+        own = [verdict for verdict in self.verdicts if verdict.role not in DERIVED] or self.verdicts
+        known = bool(own) and all(verdict.decision is Decision.STABLE for verdict in own)
+        return Decision.STABLE if known else Decision.NOT_ENOUGH_DATA
 
     @property
     def guarantee(self) -> str:
@@ -116,7 +128,7 @@ def evaluate(reference: Sample, live: Sample, parameters: Parameters | None = No
     for subject in common:
         role = reference.roles.get(subject, Role.FEATURE)
         pair = reference.subjects[subject], live.subjects[subject]
-        findings += findings_of(subject, role, *pair, parameters.thresholds, each)
+        findings += findings_of(subject, role, *pair, parameters.thresholds_of(role), each)
     for subject in reference.correlations:
         if subject in live.correlations:
             role = reference.roles.get(subject, Role.FEATURE)
@@ -141,7 +153,7 @@ def evaluate(reference: Sample, live: Sample, parameters: Parameters | None = No
         window=live.source,
         start_seconds=live.start_seconds,
         end_seconds=live.end_seconds,
-        verdicts=_ranked(verdicts),
+        verdicts=ranked(verdicts),
         hypotheses=len(findings),
         level=parameters.level,
         looks=parameters.looks,
@@ -164,9 +176,19 @@ def _verdict(findings: list[Finding], reference: str, level: float) -> Verdict:
     )
 
 
-def _ranked(verdicts: list[Verdict]) -> tuple[Verdict, ...]:
+def ranked(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """Alarmed ones first, then drifted ones, then by effect. What is made of other subjects' rows comes after those."""
     return tuple(
-        sorted(verdicts, key=lambda v: (not v.alarmed, v.decision is not Decision.DRIFTED, -v.effect, v.subject))
+        sorted(
+            verdicts,
+            key=lambda v: (
+                not v.alarmed,
+                v.decision is not Decision.DRIFTED,
+                v.role in DERIVED,
+                -v.effect,
+                v.subject,
+            ),
+        )
     )
 
 
@@ -181,4 +203,4 @@ def follow(
         alarm = after.get(verdict.subject, Alarm()).after(verdict.decision, report.start_seconds, hysteresis)
         after[verdict.subject] = alarm
         verdicts.append(replace(verdict, since_seconds=alarm.since_seconds, alarmed=alarm.raised))
-    return replace(report, verdicts=_ranked(verdicts)), after
+    return replace(report, verdicts=ranked(verdicts)), after

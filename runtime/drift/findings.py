@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from runtime.drift import cells, distance, null
-from runtime.drift.binned import Apart, Bins, BinsMismatch, CategoryBins, Counts, NumericBins, RateCounts, align
+from runtime.drift.binned import (
+    ZERO_REACH,
+    Apart,
+    Bins,
+    BinsMismatch,
+    CategoryBins,
+    Counts,
+    ExactMoments,
+    NumericBins,
+    RateCounts,
+    align,
+)
 from runtime.drift.classifier import Separation, auc_noise
 from runtime.drift.correlation import Correlation, moved, moved_floor, moved_tail
+from runtime.drift.means import Move, beside_constant, mean_moved, spread_moved
 from runtime.drift.verdict import Aspect, Effect, Finding, Role
 
 
@@ -26,6 +38,10 @@ class Thresholds:
     """Largest difference of the distribution functions: a tenth of the rows."""
     wasserstein: float = 0.1
     """Standard deviations of the reference that the average row has moved."""
+    mean: float = 0.1
+    """Standard deviations of the reference, where bins are too wide to tell: a smaller move is none for Wasserstein."""
+    spread: float = 0.2
+    """|ln(σ′/σ)|, where bins are too wide to tell: σ · 1.22, variance · 1.5."""
     rate: float = 0.01
     """Difference of a share: one row in a hundred."""
     correlation: float = 0.2
@@ -38,6 +54,11 @@ class Thresholds:
             raise ValueError(f"expected thresholds above 0, got {bad}")
 
 
+SERVICE_THRESHOLDS = Thresholds(psi=0.25, js_distance=0.2, ks=0.2, wasserstein=0.5, mean=0.5, spread=0.7)
+"""Latencies come in bursts, so that rows say less than they count for: only what half a σ and a fifth of the requests
+show is a change. Errors keep the threshold of shares."""
+
+
 def findings_of(
     subject: str, role: Role, reference: Bins, live: Bins, thresholds: Thresholds, level: float
 ) -> Iterator[Finding]:
@@ -47,7 +68,7 @@ def findings_of(
     """
     match reference, live:
         case NumericBins(), NumericBins():
-            yield _numeric_shape(subject, role, reference, live, thresholds, level)
+            yield from _numeric(subject, role, reference, live, thresholds, level)
         case CategoryBins(), CategoryBins():
             yield _category_shape(subject, role, reference, live, thresholds, level)
             new = cells.new_categories(reference, live)
@@ -57,7 +78,8 @@ def findings_of(
                 yield _rate(subject, role, Aspect.NEW_CATEGORY, hits, rows, thresholds.rate, level, new.surplus)
         case RateCounts(), RateCounts():
             hits, rows = (reference.hits, live.hits), (reference.rows, live.rows)
-            yield _rate(subject, role, Aspect.RATE, hits, rows, thresholds.rate, level)
+            burst = max(reference.burst, live.burst)
+            yield _rate(subject, role, Aspect.RATE, hits, rows, thresholds.rate, level, burst)
             return
         case _:
             kinds = f"{type(reference).__name__} and {type(live).__name__}"
@@ -89,9 +111,10 @@ def _rate(
     pooled = sum(hits) / max(sum(rows), 1)
     floor = float(np.sqrt(2 / np.pi * pooled * (1 - pooled) * null.noise(*rows))) if all(rows) else np.inf
     difference = abs(shares[1] - shares[0])
-    critical = null.rate_detectable(hits[0], rows[0], rows[1], level)
+    counts = tuple(int(count / surplus) for count in (hits[0], rows[0], hits[1], rows[1]))
+    critical = null.rate_detectable(counts[0], counts[1], counts[3], level)
     effect = Effect("difference of shares", difference, difference, difference, floor, critical, threshold)
-    p = null.rate_tail(*(int(count / surplus) for count in (hits[0], rows[0], hits[1], rows[1])))
+    p = null.rate_tail(*counts)
     note = f"{shares[1]:.3%} where {shares[0]:.3%} were expected"
     return Finding(subject, role, aspect, (effect,), p, rows[0], rows[1], note=note)
 
@@ -116,23 +139,70 @@ def _no_rows(subject: str, role: Role, reference: int, live: int, thresholds: Th
     return Finding(subject, role, Aspect.SHAPE, (nothing,), 1.0, reference, live, note="no values on one side")
 
 
+def _numeric(
+    subject: str, role: Role, reference: NumericBins, live: NumericBins, thresholds: Thresholds, level: float
+) -> Iterator[Finding]:
+    """The shape, and where bins are too wide for it the exact moments: these first, if the shape can say nothing."""
+    if reference.total == 0 or live.total == 0:
+        yield _no_rows(subject, role, reference.total, live.total, thresholds)
+        return
+    unseen = _unseen(reference)
+    hides = unseen >= thresholds.wasserstein
+    # What bins hide in KS is the rows of one of them.
+    hidden = hides and reference.counts.max() >= thresholds.ks * reference.total
+    shape = _numeric_shape(subject, role, reference, live, thresholds, level)
+    if hidden:
+        width = f"up to {unseen:.2g} σ" if unseen < np.inf else "any change"
+        shape = replace(shape, hidden=True, note=f"{width} may lie inside of bins")
+    moments: tuple[Finding, ...] = ()
+    if hides and reference.exact is not None and live.exact is not None:
+        moments = _moments(subject, role, reference.exact, live.exact, thresholds, level)
+    yield from (*moments, shape) if hidden else (shape, *moments)
+
+
+def _unseen(reference: NumericBins) -> float:
+    """Multiples of σ that two samples such as the reference may differ by inside of its bins.
+
+    Of the reference only, so that what is tested does not hang on what the live rows are.
+    """
+    unit = reference.deviation
+    if unit > 0:
+        return 2 * distance.in_units(reference.snapped, reference.largest, unit)
+    return np.inf if reference.snapped * reference.largest > ZERO_REACH else 0.0
+
+
+def _moments(
+    subject: str, role: Role, reference: ExactMoments, live: ExactMoments, thresholds: Thresholds, level: float
+) -> tuple[Finding, Finding]:
+    def finding(aspect: Aspect, measure: str, unit: str, move: Move, threshold: float, note: str) -> Finding:
+        effect = Effect(measure, move.value, move.value, move.value, move.floor, move.critical, threshold, unit)
+        return Finding(subject, role, aspect, (effect,), move.p, reference.count, live.count, note=note)
+
+    note = f"{live.mean:.6g} where {reference.mean:.6g} was expected"
+    moved = mean_moved(reference, live, level)
+    mean = finding(Aspect.MEAN, "difference of means", "σ", moved, thresholds.mean, note)
+    note = f"σ {live.deviation:.4g} where it was {reference.deviation:.4g}"
+    if reference.constant != live.constant:
+        off = beside_constant(reference, live, level)
+        return mean, finding(Aspect.SPREAD, "rows beside a constant", "", off, thresholds.rate, note)
+    spread = spread_moved(reference, live, level)
+    return mean, finding(Aspect.SPREAD, "|ln σ′/σ|", "", spread, thresholds.spread, note)
+
+
 def _numeric_shape(
     subject: str, role: Role, reference: NumericBins, live: NumericBins, thresholds: Thresholds, level: float
 ) -> Finding:
     n, m = reference.total, live.total
-    if n == 0 or m == 0:
-        return _no_rows(subject, role, n, m, thresholds)
     level /= 2  # two tests share it
-    own = cells.numeric_cells(reference)
-    few = own.count(reference), own.count(live)
+    own, expected = cells.own_cells(reference)
+    few = expected, own.count(live)
     _, p, q = align(reference, live)
     bracket, ks_floor = distance.ks_bracket(p, q), null.ks_floor(n, m, level)
     sigma = reference.deviation or live.deviation or 1.0
-    w1, error = (
-        distance.wasserstein(reference, live, unit=sigma),
-        distance.wasserstein_error(reference, live, unit=sigma),
-    )
-    w1_floor = null.wasserstein_floor(reference, live, level, unit=sigma)
+    steps = distance.Steps.of(reference, live)
+    w1 = distance.wasserstein(reference, live, unit=sigma, steps=steps)
+    error = distance.wasserstein_error(reference, live, unit=sigma)
+    w1_floor = null.wasserstein_floor(reference, live, level, unit=sigma, steps=steps)
     effects = (
         *_divergences(*few, thresholds, level),
         Effect("KS", bracket.low, bracket.low, bracket.high, ks_floor.mean, ks_floor.critical, thresholds.ks),

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from runtime.drift.binned import Counts, Floats, NumericBins
-from runtime.drift.distance import chi_square, g_statistic
+from runtime.drift.distance import Steps, chi_square_and_g
 
 EXACT_HITS = 2_000
 """Up to so many hits on both sides, two rates are compared by the exact conditional test; beyond, by likelihood."""
@@ -47,11 +47,13 @@ def chi_square_tail(value: float, degrees: float) -> float:
     return float(special.chdtrc(degrees, value)) if degrees > 0 else 1.0
 
 
+@lru_cache(maxsize=1024)
 def chi_square_quantile(level: float, degrees: float) -> float:
     """The value that χ²_degrees passes with probability `level`; 0 without degrees of freedom."""
     return float(special.chdtri(degrees, level)) if degrees > 0 else 0.0
 
 
+@lru_cache(maxsize=64)
 def normal_quantile(level: float) -> float:
     """The value that a standard normal passes with probability `level`."""
     return -float(special.ndtri(level))
@@ -105,23 +107,25 @@ def _ks_exact(reach: int, n: int, m: int) -> float:
     return float(min(max(1 - row[m], 0.0), 1.0))
 
 
-def wasserstein_floor(reference: NumericBins, live: NumericBins, level: float, *, unit: float = 1.0) -> Floor:
+def wasserstein_floor(
+    reference: NumericBins, live: NumericBins, level: float, *, unit: float = 1.0, steps: Steps | None = None
+) -> Floor:
     """E W1 ≈ √(2/π)·√(1/n+1/m)·∫√(F(1−F))dx with F of both samples together; for the critical value the Borell-TIS
     bound of the Gaussian limit: P(W1 ≥ mean + z·σ√(1/n+1/m)) ≤ exp(−z²/2), in which σ is exact (Hoeffding's formula).
     """
-    counts = np.concatenate([reference.counts, live.counts]).astype(np.float64)
-    if not (reference.total and live.total):
+    n, m = reference.total, live.total
+    if not (n and m):
         return Floor(np.inf, np.inf)
-    largest = max(reference.largest, live.largest)
-    points = np.concatenate([reference.points, live.points])[counts > 0] / largest
-    order = np.argsort(points)
-    points, weights = points[order], counts[counts > 0][order] / counts.sum()
-    f = np.clip(np.cumsum(weights), 0, 1)[:-1]
-    scale = float(np.sqrt(noise(reference.total, live.total)))
-    mean = float(np.sqrt(2 / np.pi)) * scale * float(np.sqrt(f * (1 - f)) @ np.diff(points))
+    steps = steps or Steps.of(reference, live)
+    f = (n * steps.f + m * steps.g) / (n + m)
+    points = steps.points / steps.largest
+    weights = np.diff(f, prepend=0.0)
+    scale = float(np.sqrt(noise(n, m)))
+    within = np.clip(f[:-1], 0, 1)
+    mean = float(np.sqrt(2 / np.pi)) * scale * float(np.sqrt(within * (1 - within)) @ steps.widths)
     sigma = float(np.sqrt(weights @ (points - weights @ points) ** 2))
     critical = mean + scale * sigma * float(np.sqrt(-2 * np.log(level)))
-    return Floor(mean * (largest / unit), critical * (largest / unit))
+    return Floor(mean * (steps.largest / unit), critical * (steps.largest / unit))
 
 
 def cramer_von_mises_tail(reference: NumericBins, live: NumericBins) -> float:
@@ -141,7 +145,7 @@ def counts_tail(reference: ArrayLike, live: ArrayLike, *, expected: float = 5.0)
     Each errs in another tail: Pearson's makes far too much of many rows in a bin where few were expected (17 for 5: 500
     times too small), G of none where some were expected. The larger of the two keeps its level far out.
     """
-    pearson, g = chi_square(reference, live, expected=expected), g_statistic(reference, live, expected=expected)
+    pearson, g = chi_square_and_g(reference, live, expected=expected)
     return max(chi_square_tail(pearson.value, pearson.degrees), chi_square_tail(g.value, g.degrees))
 
 

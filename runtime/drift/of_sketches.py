@@ -9,8 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
-from runtime.drift.binned import Apart, BinsMismatch, CategoryBins, NumericBins, bins_of_cells
+from runtime.drift.binned import (
+    Apart,
+    Bins,
+    BinsMismatch,
+    CategoryBins,
+    ExactMoments,
+    NumericBins,
+    RateCounts,
+    bins_of_cells,
+)
 from runtime.drift.cells import CATEGORY_ROWS
 from runtime.drift.correlation import Correlation
 from runtime.sketch.block import Block
@@ -25,13 +35,24 @@ CERTAIN = 2
 counts are near to exact."""
 
 Pair = tuple[NumericBins, NumericBins]
+CategoryPair = tuple[CategoryBins, CategoryBins]
 
 
-def numeric_bins(histogram: ExponentialHistogram, *, scale: int = MAX_SCALE) -> NumericBins:
-    """At `scale`, or the histogram's own where that is coarser.
+def exact_moments(histogram: ExponentialHistogram, moments: Moments) -> ExactMoments | None:
+    """None without values, and where their squares are beyond float64."""
+    count, mean, squares, *_ = moments.row[0].tolist()
+    variance = squares / (count - 1) if count > 1 else 0.0
+    if not count or not math.isfinite(mean) or not math.isfinite(variance):
+        return None
+    return ExactMoments(int(count), mean, variance, histogram.minimum, histogram.maximum)
 
-    For what has no partner yet, such as the reference of `Evidence`: what is coarser than it later on is counted where
-    the middle of its buckets lies. Two that are there are better made by `numeric_pair`.
+
+def numeric_bins(
+    histogram: ExponentialHistogram, moments: Moments | None = None, *, scale: int = MAX_SCALE
+) -> NumericBins:
+    """At `scale`, or the histogram's own where that is coarser. `moments`: of the same values; BinsMismatch for others.
+
+    Two that are to be compared are better made by `numeric_pair`.
     """
     at_scale = histogram if histogram.scale <= scale else histogram.coarsened(scale)
     cells, aside = at_scale.cells(), at_scale.aside
@@ -42,13 +63,58 @@ def numeric_bins(histogram: ExponentialHistogram, *, scale: int = MAX_SCALE) -> 
         negative_infinity=aside["minus_infinity"],
         out_of_range=aside["below"] + aside["above"],
     )
-    return bins_of_cells(cells.lower, cells.upper, cells.counts, apart=apart)
+    exact = None if moments is None else exact_moments(histogram, moments)
+    return bins_of_cells(cells.lower, cells.upper, cells.counts, apart=apart, exact=exact)
 
 
-def numeric_pair(reference: ExponentialHistogram, live: ExponentialHistogram) -> Pair:
-    """Both at the coarser of their scales, so that every bin of one lies within a cell of the other."""
+def numeric_pair(
+    reference: ExponentialHistogram, live: ExponentialHistogram, moments: tuple[Moments, Moments] | None = None
+) -> Pair:
+    """Both at the coarser of their scales, so that every bin of one lies within a cell of the other.
+
+    `moments`: of the reference's values and of the live ones; what moves inside of a bucket shows only in them.
+    """
     scale = min(reference.scale, live.scale)
-    return numeric_bins(reference, scale=scale), numeric_bins(live, scale=scale)
+    ours, theirs = moments or (None, None)
+    return numeric_bins(reference, ours, scale=scale), numeric_bins(live, theirs, scale=scale)
+
+
+class PreparedReference:
+    """A reference's histograms, and moments where it has them, by subject; bins are kept for each scale that a live
+    histogram has asked for, and with them what is computed from them. At most nine scales of each; one thread.
+    """
+
+    def __init__(
+        self, histograms: Mapping[str, ExponentialHistogram], moments: Mapping[str, Moments] | None = None
+    ) -> None:
+        self.histograms = histograms
+        self.moments = moments or {}
+        self._kept: dict[tuple[str, int], NumericBins] = {}
+
+    def pair(self, subject: str, live: ExponentialHistogram, moments: Moments | None = None) -> Pair:
+        """As `numeric_pair`. KeyError for a subject that the reference lacks."""
+        reference = self.histograms[subject]
+        scale = min(reference.scale, live.scale)
+        bins = self._kept.get((subject, scale))
+        if bins is None:
+            bins = numeric_bins(reference, self.moments.get(subject), scale=scale)
+            self._kept[subject, scale] = bins
+        return bins, numeric_bins(live, moments, scale=scale)
+
+    def pairs(
+        self, live: Mapping[str, ExponentialHistogram], moments: Mapping[str, Moments] | None = None
+    ) -> tuple[dict[str, NumericBins], dict[str, NumericBins]]:
+        """Of all subjects that both have, and those that one has alone: for two `Sample`s."""
+        theirs = moments or {}
+        ours_by, theirs_by = {}, {}
+        for subject, histogram in live.items():
+            if subject in self.histograms:
+                ours_by[subject], theirs_by[subject] = self.pair(subject, histogram, theirs.get(subject))
+            else:
+                theirs_by[subject] = numeric_bins(histogram, theirs.get(subject))
+        for subject in self.histograms.keys() - live.keys():
+            ours_by[subject] = numeric_bins(self.histograms[subject], self.moments.get(subject))
+        return ours_by, theirs_by
 
 
 def subjects_of_blocks(
@@ -57,7 +123,10 @@ def subjects_of_blocks(
     """The features of two blocks by name, each pair at its own scale; for `Sample`. BinsMismatch for other features."""
     _check(reference, names)
     _check(live, names)
-    pairs = {name: numeric_pair(reference.histogram(at), live.histogram(at)) for at, name in enumerate(names)}
+    pairs = {
+        name: numeric_pair(reference.histogram(at), live.histogram(at), (reference.moments_of(at), live.moments_of(at)))
+        for at, name in enumerate(names)
+    }
     return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
 
 
@@ -67,9 +136,26 @@ def category_bins(counts: CategoryCounts) -> CategoryBins:
     return CategoryBins(by_name, counts.other, Apart(missing=counts.missing))
 
 
+def category_pair(reference: CategoryCounts, live: CategoryCounts) -> CategoryPair:
+    """Exactly, where both declare the same categories.
+
+    What only one declares is `other` on both sides: the other sketch has counted it so.
+    """
+    pair = category_bins(reference), category_bins(live)
+    common = pair[0].counts.keys() & pair[1].counts.keys()
+    return _common(pair[0], common), _common(pair[1], common)
+
+
+def _common(bins: CategoryBins, names: AbstractSet[str]) -> CategoryBins:
+    if bins.counts.keys() == names:
+        return bins
+    kept = {name: count for name, count in bins.counts.items() if name in names}
+    return CategoryBins(kept, bins.total - sum(kept.values()), bins.apart)
+
+
 def frequent_pair(
     reference: FrequentValues, live: FrequentValues, *, missing: tuple[int, int] = (0, 0)
-) -> tuple[CategoryBins, CategoryBins]:
+) -> CategoryPair:
     """Frequent values of both; rows of what is not named are `other`. `missing`: of either, since sketches count none.
 
     While both sketches told all values apart (offset 0), all are named and counts are exact. Beyond, those are that the
@@ -84,6 +170,42 @@ def frequent_pair(
         names = {name for name, most in larger.items() if most >= max(least_share * rows, CATEGORY_ROWS)}
         ours, theirs = ({name: most for name, most in side.items() if name in names} for side in (ours, theirs))
     return _of_names(ours, reference, missing[0]), _of_names(theirs, live, missing[1])
+
+
+def evidence_bins(
+    *,
+    histograms: Mapping[str, ExponentialHistogram] | None = None,
+    categories: Mapping[str, CategoryCounts] | None = None,
+    frequent: Mapping[str, tuple[FrequentValues, int]] | None = None,
+    rates: Mapping[str, tuple[int, int]] | None = None,
+    reference: bool = False,
+) -> dict[str, Bins]:
+    """For `Evidence`: of the reference, and of each pane. Each sample alone, at its own scale: a pane that is coarser
+    than the reference is noticed there.
+
+    `frequent`: with the rows that are missing; `rates`: hits and rows. Of the `reference` only such frequent values are
+    named as any pane's sketch would have.
+    """
+    subjects: dict[str, Bins] = {name: numeric_bins(histogram) for name, histogram in (histograms or {}).items()}
+    subjects |= {name: category_bins(counts) for name, counts in (categories or {}).items()}
+    subjects |= {
+        name: _frequent_alone(values, missing, reference) for name, (values, missing) in (frequent or {}).items()
+    }
+    return subjects | {name: RateCounts(*counted) for name, counted in (rates or {}).items()}
+
+
+def _frequent_alone(values: FrequentValues, missing: int, reference: bool) -> CategoryBins:
+    """The reference names what makes up so large a share that any such sketch of the same values has it, and nearly all
+    of its rows. A pane names what it has, as long as upper bounds do not add up to more rows than there are.
+    """
+    share = CERTAIN / (2 ** (values.lg_slots - 1) + 1) if reference and values.offset else 0.0
+    counts, room = {}, values.total
+    for name, most in sorted(_by_name(values).items(), key=lambda item: (-item[1], item[0])):
+        if most > room or most < share * values.total:
+            break
+        counts[name] = most
+        room -= most
+    return CategoryBins(counts, room, Apart(missing=missing))
 
 
 def _by_name(values: FrequentValues) -> dict[str, int]:

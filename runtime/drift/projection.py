@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from runtime.drift.binned import BinsMismatch, Floats
+from runtime.drift.binned import BinsMismatch, Floats, NumericBins, exact_pair
 
 PROJECTIONS = 16
 MIXED = 8
@@ -66,3 +66,27 @@ def projections(
                 hand.append(deck.pop(at))
         weights[hand, column] = random.choice([-1.0, 1.0], mixed) / np.sqrt(mixed)
     return Projections(mean, scale, weights)
+
+
+def projection_bins(
+    reference: ArrayLike, live: ArrayLike, *, seed: int, count: int = PROJECTIONS, mixed: int = MIXED
+) -> tuple[dict[str, NumericBins], dict[str, NumericBins]]:
+    """Projections of two samples' rows, float64[rows, features], by name; standardized by the reference's rows.
+
+    For two `Sample`s, with Role.PROJECTION. Bins are exact: both samples' values are told apart. Empty without rows or
+    features on either side.
+    """
+    ours, theirs = np.asarray(reference, np.float64), np.asarray(live, np.float64)
+    if min(ours.shape) == 0 or len(theirs) == 0:
+        return {}, {}
+    known = np.where(np.isfinite(ours), ours, np.nan)
+    counted = np.maximum(np.isfinite(known).sum(0), 1)
+    mean = np.nansum(known, 0) / counted
+    deviation = np.sqrt(np.nansum((known - mean) ** 2, 0) / counted)
+    project = projections(mean, deviation, seed=seed, count=count, mixed=mixed)
+    pairs = [exact_pair(*both) for both in zip(project(ours).T, project(theirs).T, strict=True)]
+    names = [f"projection {at}" for at in range(len(pairs))]
+    return (
+        {name: pair[0] for name, pair in zip(names, pairs, strict=True)},
+        {name: pair[1] for name, pair in zip(names, pairs, strict=True)},
+    )

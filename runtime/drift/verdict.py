@@ -6,13 +6,14 @@ consequence nor a hundred rows of noise give an alarm.
 
     DRIFTED            both
     STABLE             not both, and a change at the threshold would have shown
-    NOT_ENOUGH_DATA    not both, but a change at the threshold need not have shown with so few rows
+    NOT_ENOUGH_DATA    not both, but a change at the threshold need not have shown, with so few rows or so wide bins
 
 Alarms have memory: `Alarm` goes through the table below, so that one odd window neither raises nor clears one.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -37,6 +38,9 @@ class Aspect(Enum):
     """What of a subject is tested. One aspect is one hypothesis with one p-value."""
 
     SHAPE = "distribution"
+    MEAN = "mean"
+    SPREAD = "spread"
+    """Mean and spread are tested where bins are too wide to show what the shape's thresholds ask for."""
     MISSING = "missing"
     NAN = "NaN"
     INFINITE = "infinite"
@@ -74,7 +78,7 @@ class Effect:
     @property
     def times_threshold(self) -> float:
         """What is above the floor, in thresholds: comparable between measures."""
-        return max(self.low - self.floor, 0.0) / self.threshold
+        return min(max(self.low - self.floor, 0.0) / self.threshold, sys.float_info.max)
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ class Finding:
     live_rows: int
     p_adjusted: float = 1.0
     note: str = ""
+    hidden: bool = False
+    """Bins are so wide that a change that matters may lie inside of one: without drift nothing is known."""
 
     @property
     def strongest(self) -> Effect:
@@ -98,7 +104,7 @@ class Finding:
     def decide(self, level: float) -> Decision:
         if self.p_adjusted <= level and any(effect.large for effect in self.effects):
             return Decision.DRIFTED
-        if any(effect.visible for effect in self.effects):
+        if not self.hidden and any(effect.visible for effect in self.effects):
             return Decision.STABLE
         return Decision.NOT_ENOUGH_DATA
 

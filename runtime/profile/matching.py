@@ -6,7 +6,7 @@ and it is told why: compared all the same, a new range would look like rows that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -35,12 +35,17 @@ class Sketch(Enum):
 
 @dataclass(frozen=True)
 class Measured:
-    """`settings`: what has to be equal for two counts of the feature to mean the same; `words` names it."""
+    """`settings`: what has to be equal for two counts of the feature to mean the same; `words` names it.
+
+    `declared`: its categories; `redeclared`: they are others than the reference's, and only common ones are compared.
+    """
 
     feature: Feature
     sketch: Sketch
     settings: tuple[Any, ...] = ()
     words: str = ""
+    declared: tuple[str | int, ...] = ()
+    redeclared: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def match(reference: Schema, live: Schema) -> Match:
         if why:
             left_out.append(f"{name}: {why}")
         else:
-            features[name] = now
+            features[name] = replace(now, redeclared=before is not None and set(before.declared) != set(now.declared))
     left_out += [f"{name}: only the reference has it" for name in theirs if name not in ours]
     same = reference.prediction == live.prediction
     if not same:
@@ -101,9 +106,13 @@ def _measured(part: Part, feature: Feature) -> Measured:
             return Measured(feature, Sketch.FREQUENT, (part.texts, part.missing), "its datatype or missing value is")
         case Categories():
             texts = isinstance(part.declared[0], str)
-            return Measured(feature, Sketch.CATEGORIES, (texts, part.missing), "its datatype or missing value is")
+            settings = (texts, part.missing)
+            return Measured(
+                feature, Sketch.CATEGORIES, settings, "its datatype or missing value is", tuple(part.declared)
+            )
         case Scores() if feature.name == REJECTED:
             return Measured(feature, Sketch.RATE, (part.reject_below,), "the confidence that is asked for is")
+        case Scores() if feature.kind is FeatureKind.CATEGORICAL:
+            return Measured(feature, Sketch.CATEGORIES, declared=part.classes)
         case _:
-            categorical = feature.kind is FeatureKind.CATEGORICAL
-            return Measured(feature, Sketch.CATEGORIES if categorical else Sketch.HISTOGRAM)
+            return Measured(feature, Sketch.HISTOGRAM)

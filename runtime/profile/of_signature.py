@@ -251,7 +251,7 @@ class _Maker:
     def _classes(self, width: int) -> tuple[str, ...]:
         """Of the settings, else of the graph's metadata, else numbers; each once."""
         given = self._settings.classes
-        found = given or tuple(_list(self._metadata.get(CLASSES_KEY, "")))
+        found = given or tuple(names_in(self._metadata.get(CLASSES_KEY, "")))
         if len(found) == width == len(set(found)):
             return found
         if given:
@@ -304,7 +304,9 @@ def _names(
     for spec, width in inputs:
         names = list(given.get(spec.name, ()))
         if not names:
-            names = next((n for key in NAMES_KEYS if len(n := _list(metadata.get(key, ""))) == width and width > 1), [])
+            names = next(
+                (n for key in NAMES_KEYS if len(n := names_in(metadata.get(key, ""))) == width and width > 1), []
+            )
             if names in named.values():
                 names = []
         if len(names) == width and len(set(names)) == width and all(names):
@@ -312,7 +314,8 @@ def _names(
     return named
 
 
-def _list(text: str) -> list[str]:
+def names_in(text: str) -> list[str]:
+    """Of a JSON list, or with commas between them; none where it is neither."""
     if text.lstrip().startswith("["):
         try:
             names = json.loads(text)

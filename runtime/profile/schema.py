@@ -159,6 +159,10 @@ class Text:
     column: int
     tag: ClassVar[str] = "text"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
     @cached_property
     def shape(self) -> BlockShape:
         return BlockShape(1, 0)

@@ -113,7 +113,7 @@ class Windows(Generic[T]):
         False: dropped and counted, for it is older than the longest window. A summary without rows adds nothing. Ends
         after `now_seconds` count as now.
         """
-        self._advance(now_seconds)
+        self.advance(now_seconds)
         if not summary.rows:
             return True
         end = min(end_seconds, self._now)
@@ -134,7 +134,7 @@ class Windows(Generic[T]):
         Raises ValueError for a window that there is not.
         """
         place = self.levels.place(window_seconds)
-        self._advance(now_seconds)
+        self.advance(now_seconds)
         window = self._decoded.get(place)
         if window is None:
             start = self.levels[place].window_start(self._now)
@@ -160,22 +160,10 @@ class Windows(Generic[T]):
             else:
                 others[key].append(pane)
         self._move(others)
-        self._advance(now_seconds)
+        self.advance(now_seconds)
 
-    def changes(self) -> PaneChanges:
-        """What a store does not hold yet, or still holds. The same again, and more, until it is `saved`."""
-        put = tuple(self._panes[key] for key in sorted(self._unsaved) if key in self._panes)
-        return PaneChanges(put, tuple(sorted(self._saved - self._panes.keys())))
-
-    def saved(self, changes: PaneChanges) -> None:
-        """Says that the store holds what `changes` said, whatever has changed since."""
-        for pane in changes.put:
-            self._saved.add(pane.key)
-            if self._panes.get(pane.key) is pane:
-                self._unsaved.discard(pane.key)
-        self._saved.difference_update(changes.delete)
-
-    def _advance(self, now_seconds: float) -> None:
+    def advance(self, now_seconds: float) -> None:
+        """Lets panes grow older, as all that takes a time does first: for where nothing is added or asked any more."""
         if now_seconds < self._now:
             if self._now - now_seconds <= self.levels[0].window_seconds:
                 return
@@ -192,6 +180,19 @@ class Windows(Generic[T]):
                 moved[target].append(pane)
         self._move(moved)
         self._forget_windows()
+
+    def changes(self) -> PaneChanges:
+        """What a store does not hold yet, or still holds. The same again, and more, until it is `saved`."""
+        put = tuple(self._panes[key] for key in sorted(self._unsaved) if key in self._panes)
+        return PaneChanges(put, tuple(sorted(self._saved - self._panes.keys())))
+
+    def saved(self, changes: PaneChanges) -> None:
+        """Says that the store holds what `changes` said, whatever has changed since."""
+        for pane in changes.put:
+            self._saved.add(pane.key)
+            if self._panes.get(pane.key) is pane:
+                self._unsaved.discard(pane.key)
+        self._saved.difference_update(changes.delete)
 
     def _forget_windows(self) -> None:
         patience_seconds = KEPT_PANES * self.levels[0].pane_seconds

@@ -2,6 +2,7 @@
 
     <root>/<model>/<version>/model.onnx      the version's folder holds the graph, its external data, anything else
     <root>/<model>/model.yaml                settings, optional
+    <root>/<model>/profiles/<version>.profile    what live rows are compared with, optional; no part of the version
 
 A version is complete when its model file is there and not empty, no file is a partial upload, every file that the
 graph names is there, inside the folder and long enough, and nothing has changed for `settle_seconds`. Everything here
@@ -19,6 +20,8 @@ from runtime.errors import IncompleteVersion
 from runtime.repository.graph import ExternalFile
 
 MODEL_FILENAME = "model.onnx"
+PROFILES_FOLDER = "profiles"
+MAX_PROFILE_BYTES = 64 * 1024 * 1024  # the widest schema there can be, 16,384 columns, takes a third of it
 VERSION_LIMIT = 2**63 - 1  # an int64, as in the admin API and in other servers
 
 PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload", ".filepart", ".incomplete")
@@ -62,6 +65,10 @@ def version_number(name: str) -> int | None:
     if _VERSION.fullmatch(name) is None or int(name) > VERSION_LIMIT:
         return None
     return int(name)
+
+
+def profile_path(model: str, version: int) -> str:
+    return f"{model}/{PROFILES_FOLDER}/{version}.profile"
 
 
 def is_partial(name: str) -> bool:

@@ -6,17 +6,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from runtime.errors import IncompleteVersion, NotFound, RepositoryUnavailable
+from runtime.errors import IncompleteVersion, NotFound, RepositoryError, RepositoryUnavailable
 from runtime.repository.cache import ArtifactCache, CachedVersion
 from runtime.repository.graph import ExternalFile, external_files_of
 from runtime.repository.layout import (
+    MAX_PROFILE_BYTES,
     MODEL_FILENAME,
+    PROFILES_FOLDER,
     FileStat,
     external_problem,
     inside_path,
     is_model_name,
     listing_problem,
     model_name_problem,
+    profile_path,
     settled,
     version_number,
 )
@@ -52,6 +55,18 @@ class Scan:
     models: dict[str, ModelEntry] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     complete: bool = True
+
+
+class ProfileExists(RepositoryError):
+    """A version has another profile already."""
+
+    reason = "PROFILE_EXISTS"
+
+
+class ProfileTooLarge(RepositoryError):
+    """What lies where a version's profile would is none."""
+
+    reason = "PROFILE_TOO_LARGE"
 
 
 class Repository:
@@ -130,6 +145,44 @@ class Repository:
         """The artifact of that digest if the cache has it; the repository is not asked."""
         found = self._cache.find(digest)
         return None if found is None else _artifact(name, version, found, found.model_filename)
+
+    def model(self, name: str) -> ModelEntry:
+        """One model, as a scan would find it, without looking at the others. NotFound, or RepositoryUnavailable."""
+        _, source, _ = self._locate(name)
+        return self._entry(source, name)
+
+    def profile(self, name: str, version: int) -> bytes | None:
+        """The version's profile as it is stored; None if there is none, or no such model.
+
+        RepositoryUnavailable, or ProfileTooLarge for a file beyond MAX_PROFILE_BYTES.
+        """
+        try:
+            _, source, listing = self._locate(name)
+        except NotFound:
+            return None
+        if PROFILES_FOLDER not in listing.folders:
+            return None
+        return _read_profile(source, profile_path(name, version))
+
+    def write_profile(self, name: str, version: int, content: bytes, *, replace: bool = False) -> bool:
+        """Puts a profile beside the version; False if the same one was there. Whoever reads sees all of it or none.
+
+        NotFound for a version that is not there, ProfileExists for another profile unless `replace`,
+        ProfileTooLarge, or RepositoryUnavailable.
+        """
+        _, source, listing = self._locate(name)
+        if str(version) not in listing.folders:
+            raise self._no_version(name, version, listing)
+        path = profile_path(name, version)
+        if len(content) > MAX_PROFILE_BYTES:
+            raise ProfileTooLarge(f"a profile may have {MAX_PROFILE_BYTES} bytes, got {len(content)}")
+        present = None if replace else _read_profile(source, path)
+        if present == content:
+            return False
+        if present is not None:
+            raise ProfileExists(f"version {version} of model {name!r} has another profile already")
+        source.write(path, content)
+        return True
 
     def _entry(self, source: Source, name: str) -> ModelEntry:
         listing = source.listing(name) or Listing()
@@ -222,6 +275,13 @@ def _model_folders(source: Source) -> list[str]:
     if listing is None:
         raise RepositoryUnavailable("the model repository does not exist", detail=source.name)
     return [name for name in listing.folders if not name.startswith(".")]
+
+
+def _read_profile(source: Source, path: str) -> bytes | None:
+    content = source.read(path, MAX_PROFILE_BYTES + 1)
+    if content is not None and len(content) > MAX_PROFILE_BYTES:
+        raise ProfileTooLarge(f"{path} has more than {MAX_PROFILE_BYTES} bytes, so it is no profile")
+    return content
 
 
 def _versions(listing: Listing) -> list[int]:

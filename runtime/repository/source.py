@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -61,6 +62,9 @@ class Source(Protocol):
 
     def contains(self, folder: str, path: str) -> bool:
         """Whether `path`, links followed, lies inside `folder`."""
+
+    def write(self, path: str, content: bytes) -> None:
+        """The file as a whole, in place of what was there: nobody sees half of it. Makes its folder."""
 
 
 def open_source(root: str) -> Source:
@@ -164,8 +168,27 @@ class LocalSource:
     def contains(self, folder: str, path: str) -> bool:
         return (self._root / path).resolve().is_relative_to((self._root / folder).resolve())
 
-    def _unavailable(self, path: str, error: OSError) -> NoReturn:
-        _unavailable(path, error.strerror or type(error).__name__, f"{self._root}: {error}", error)
+    def write(self, path: str, content: bytes) -> None:
+        target = self._root / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Beside its destination, so that the renaming stays on one file system; hidden, so that it is no model.
+            descriptor, staged = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(staged).chmod(0o644)
+                Path(staged).replace(target)
+            except BaseException:  # Ctrl-C too leaves nothing behind
+                Path(staged).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            self._unavailable(path, error, "written")
+
+    def _unavailable(self, path: str, error: OSError, what: str = "read") -> NoReturn:
+        _unavailable(path, error.strerror or type(error).__name__, f"{self._root}: {error}", error, what)
 
 
 class RemoteSource:
@@ -228,6 +251,14 @@ class RemoteSource:
     def contains(self, folder: str, path: str) -> bool:
         return path.startswith(f"{folder}/")  # object stores have no links
 
+    def write(self, path: str, content: bytes) -> None:
+        try:
+            fs, full = self._open(path)
+            fs.makedirs(PurePosixPath(full).parent.as_posix(), exist_ok=True)
+            fs.pipe_file(full, content)  # object stores show a file once it is whole
+        except Exception as error:
+            self._unavailable(path, error, "written")
+
     def _open(self, path: str) -> tuple[Any, str]:
         if self._opened is None:
             import fsspec.core  # the stores' libraries take long to import
@@ -236,23 +267,23 @@ class RemoteSource:
         fs, base = self._opened
         return fs, f"{base.rstrip('/')}/{path}".rstrip("/") if path else base
 
-    def _unavailable(self, path: str, error: Exception) -> NoReturn:
+    def _unavailable(self, path: str, error: Exception, what: str = "read") -> NoReturn:
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         elif isinstance(error, ImportError | ValueError):
             reason = str(error)  # fsspec names the protocol, or the package that it lacks
         else:
             reason = type(error).__name__
-        _unavailable(path, reason, f"{self.name}: {type(error).__name__}: {error}", error)
+        _unavailable(path, reason, f"{self.name}: {type(error).__name__}: {error}", error, what)
 
 
 def _vanished(path: str) -> IncompleteVersion:
     return IncompleteVersion(f"{PurePosixPath(path).name} vanished while it was read")
 
 
-def _unavailable(path: str, reason: str, detail: str, error: Exception) -> NoReturn:
+def _unavailable(path: str, reason: str, detail: str, error: Exception, done: str) -> NoReturn:
     what = f"{path!r} in the model repository" if path else "the model repository"
-    raise RepositoryUnavailable(f"{what} cannot be read: {reason}", detail=detail) from error
+    raise RepositoryUnavailable(f"{what} cannot be {done}: {reason}", detail=detail) from error
 
 
 def _modified_seconds(item: dict[str, Any]) -> float | None:

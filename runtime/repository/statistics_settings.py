@@ -89,7 +89,7 @@ class StatisticsSettings(Section):
         1024, 1, 16_384, "Columns that are measured one by one; of wider inputs a sample is, and a summary of each row."
     )
     sample_rows: int = integer(
-        1024, 0, 16_384, "Rows of each pane that are kept as they are, for tests of all features together; 0: none."
+        512, 0, 16_384, "Rows of each pane that are kept as they are, for tests of all features together; 0: none."
     )
 
 

@@ -160,7 +160,7 @@ def _part(kind: Any, key: str, document: Mapping[str, Any], wrong: set[str]) -> 
     """A section by itself, if nothing is wrong with it, so that what others have wrong hides no problem of it."""
     if key in wrong:
         return None
-    return TypeAdapter(Annotated[kind, BeforeValidator(as_tuple)]).validate_python(document.get(key))
+    return TypeAdapter(Annotated[kind, BeforeValidator(as_tuple)]).validate_python(document.get(key) or {})
 
 
 def _disagreements(

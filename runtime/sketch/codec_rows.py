@@ -31,7 +31,7 @@ def read_rows(reader: Reader) -> RowSample:
     reader.need(rows * (8 + 4 * columns))
     keys = np.frombuffer(reader.take(8 * rows), "<u8")
     values = np.frombuffer(reader.take(4 * rows * columns), "<f4").reshape(rows, columns)
-    require((keys[1:] > keys[:-1]).all(), "keys that ascend")
+    require((keys[1:] >= keys[:-1]).all(), "keys that ascend")
     sample = RowSample(size, columns)
     sample.fill(keys, values, seen)
     return sample

@@ -129,6 +129,7 @@ def test_a_lock_held_past_the_timeout_is_unavailable_and_nothing_is_written(path
         ("UPDATE pane SET length_seconds = 0", lambda store: store.panes.load_panes(VERSION)),
         ("UPDATE collected SET serial = 'x'", lambda store: store.panes.load_collected()),
         ("UPDATE collected SET serial = -1", lambda store: store.panes.load_collected()),
+        ("UPDATE collected SET slot = x'ff'", lambda store: store.panes.load_collected()),
         ("UPDATE drift_state SET state = CAST(x'ff' AS TEXT)", lambda store: store.panes.load_drift(VERSION)),
         ("UPDATE reference SET about = '['", lambda store: store.panes.get_reference(VERSION)),
         ("UPDATE reference SET about = '7'", lambda store: store.panes.get_reference(VERSION)),

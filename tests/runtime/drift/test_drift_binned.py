@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from runtime.drift.binned import (
     Apart,
@@ -13,9 +14,11 @@ from runtime.drift.binned import (
     RateCounts,
     align,
     bins_of_cells,
+    exact_pair,
     grid_bins,
     representatives,
 )
+from runtime.drift.distance import ks_bracket, wasserstein, wasserstein_error
 
 
 def test_what_lies_in_no_bin_is_counted_apart() -> None:
@@ -99,3 +102,27 @@ def test_cells_of_a_histogram_become_bins_with_empty_ones_between() -> None:
     assert np.isfinite(bins.edges).all()
     assert bins.total == 15
     assert bins_of_cells([], [], []).rows == 0
+
+
+def test_bins_of_two_samples_rows_lose_nothing() -> None:
+    random = np.random.default_rng(6)
+    x, y = (
+        np.round(random.normal(size=900), 2),
+        np.append(random.normal(0.3, 1, 700), [np.nan, np.inf, -np.inf, -np.inf]),
+    )
+    pair = exact_pair(x, y)
+    assert [side.total for side in pair] == [900, 700]
+    assert pair[1].apart == Apart(nan=1, positive_infinity=1, negative_infinity=2)
+    edges, p, q = align(*pair)
+    assert edges.size == pair[0].edges.size
+    bracket = ks_bracket(p, q)
+    truth = stats.ks_2samp(x, y[:700]).statistic
+    assert bracket.low == pytest.approx(truth, abs=1e-12)
+    assert bracket.high - bracket.low <= 0.02
+    assert wasserstein(*pair) == pytest.approx(stats.wasserstein_distance(x, y[:700]), rel=1e-9)
+    assert wasserstein_error(*pair) < 1e-12
+    assert pair[0].deviation == pytest.approx(x.std(), rel=1e-9)
+    nothing = exact_pair([], [np.nan])
+    assert [side.rows for side in nothing] == [0, 1]
+    one = exact_pair([2.0], [3.0])
+    assert (one[0].total, one[1].total) == (1, 1)

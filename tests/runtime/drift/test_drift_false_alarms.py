@@ -11,7 +11,7 @@ import pytest
 from drift_samples import draw_all, replications, together
 from scipy import stats
 
-from runtime.drift.binned import grid_bins
+from runtime.drift.binned import ExactMoments, NumericBins, grid_bins
 from runtime.drift.evaluate import DriftReport, Parameters, Sample, evaluate
 from runtime.drift.projection import projections
 
@@ -89,4 +89,45 @@ def test_classifier_and_projections_of_rows_alarm_together_at_or_under_the_level
         report = evaluate(summary(reference, project), summary(live, project), Parameters(level=LEVEL, looks=1))
         found += significant(report)
     print(f"rows M={window_rows}: {found}/{runs}")
+    assert at_or_under(found, runs)
+
+
+NARROW = {
+    "kelvin": lambda random, n: random.normal(293, 0.5, n),
+    "time": lambda random, n: 1.78e9 + random.exponential(3_600, n),
+    "skewed": lambda random, n: 1e4 + random.lognormal(0, 2, n),
+    "heavy": lambda random, n: 1e6 + random.pareto(1.5, n),
+    "two-sided": lambda random, n: 1e4 + random.standard_t(2.5, n),
+    "rare": lambda random, n: 1e3 + (random.random(n) < 0.003),
+    "flag": lambda random, n: 1e3 + (random.random(n) < 0.3),
+    "constant": lambda random, n: np.full(n, 21.5),
+    "wide": lambda random, n: random.normal(100, 15, n),
+    "count": lambda random, n: random.poisson(500, n) * 1.0,
+}
+"""Features that vary within a bucket or few: judged by mean and spread."""
+
+
+@pytest.mark.parametrize("reference_rows", [1_000, 20_000])
+@pytest.mark.parametrize("window_rows", [100, 1_000, 20_000])
+def test_features_that_are_judged_by_their_moments_alarm_together_at_or_under_the_level(
+    window_rows: int, reference_rows: int
+) -> None:
+    random = np.random.default_rng([window_rows, reference_rows])
+    runs, found, alarms = replications(60), 0, 0
+
+    def sample(rows: int) -> Sample:
+        subjects = {}
+        for name, draw in NARROW.items():
+            values = draw(random, rows)
+            bins = grid_bins(values)
+            exact = ExactMoments(rows, values.mean(), values.var(ddof=1), values.min(), values.max())
+            subjects[name] = NumericBins(bins.edges, bins.counts, bins.points, exact=exact)
+        return Sample(f"{rows} rows", subjects)
+
+    for _ in range(runs):
+        report = evaluate(sample(reference_rows), sample(window_rows), Parameters(level=LEVEL, looks=1))
+        assert report.hypotheses == 3 * len(NARROW)
+        found += significant(report)
+        alarms += bool(report.drifted)
+    print(f"moments N={reference_rows} M={window_rows}: significant {found}/{runs}, alarms {alarms}/{runs}")
     assert at_or_under(found, runs)

@@ -12,10 +12,14 @@ from runtime.drift.cells import numeric_cells
 from runtime.drift.correlation import correlation_of
 from runtime.drift.distance import SMOOTHING, ks_bracket, psi, wasserstein, wasserstein_error
 from runtime.drift.evaluate import DriftReport, Parameters, Sample, evaluate
+from runtime.drift.evidence import Evidence
 from runtime.drift.of_sketches import (
+    PreparedReference,
     category_bins,
+    category_pair,
     correlation_of_moments,
     correlations_of_block,
+    evidence_bins,
     frequent_pair,
     numeric_bins,
     numeric_pair,
@@ -37,6 +41,8 @@ CONTINUOUS = ("uniform around zero", "normal", "lognormal", "exponential", "cauc
 """None of their values lies on the bound of a bucket, so that both sides of it need not be told apart."""
 
 NAMES = tuple(f"f{i}" for i in range(8))
+NARROW = ("f1",)
+"""Of these features buckets are wide beside σ, so that mean and spread are tested, too."""
 
 
 def rows_of(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,19 +102,62 @@ def test_what_is_in_no_bucket_is_apart() -> None:
     assert (nothing.rows, nothing.counts.size) == (0, 0)
 
 
+def moments_of(values: np.ndarray) -> Moments:
+    moments = Moments()
+    moments.observe(values)
+    return moments
+
+
 @pytest.mark.parametrize("coarse", ["reference", "live"])
 def test_a_sample_that_was_summarized_more_coarsely_has_not_drifted(coarse: str) -> None:
-    """One tiny value makes the buckets of a whole histogram 16 times as wide; counts stay comparable."""
+    """One tiny value makes the buckets of a whole histogram 16 times as wide; counts stay comparable, and moments tell
+    what is inside of the buckets. Without these nothing is known."""
     random = np.random.default_rng(1)
     x, y = random.normal(50, 1, 50_000), random.normal(50, 1, 20_000)
     (x if coarse == "reference" else y)[0] = 1e-60
     histograms = ExponentialHistogram.of(x), ExponentialHistogram.of(y)
     assert abs(histograms[0].scale - histograms[1].scale) == 4
-    pair = numeric_pair(*histograms)
+    pair = numeric_pair(*histograms, (moments_of(x), moments_of(y)))
     report = look({"a": pair[0]}, {"a": pair[1]})
     assert report.decision is Decision.STABLE
-    psi_, *_ = report.of("a").finding.effects
-    assert psi_.value < 0.01
+    assert report.of("a").finding.aspect is Aspect.MEAN
+    shape = report.of("a").findings[-1]
+    assert shape.effects[0].value < 0.01
+    pair = numeric_pair(*histograms)
+    verdict = look({"a": pair[0]}, {"a": pair[1]}).of("a")
+    assert (verdict.decision, verdict.finding.aspect) == (Decision.NOT_ENOUGH_DATA, Aspect.SHAPE)
+    assert "may lie inside of bins" in verdict.finding.note
+
+
+def test_a_prepared_reference_gives_the_pairs_that_are_made_anew() -> None:
+    random = np.random.default_rng(2)
+    x = {"a": random.normal(50, 1, 5_000), "b": random.lognormal(0, 1, 5_000), "gone": random.normal(size=50)}
+    histograms = {name: ExponentialHistogram.of(values) for name, values in x.items()}
+    prepared = PreparedReference(histograms, {name: moments_of(values) for name, values in x.items()})
+    for smallest in (1.0, 1e-60):
+        y = {"a": random.normal(50, 1, 900), "b": random.lognormal(0, 1, 900), "new": random.normal(size=50)}
+        y["a"][0] = smallest
+        live = {name: ExponentialHistogram.of(values) for name, values in y.items()}
+        moments = {name: moments_of(values) for name, values in y.items()}
+        ours, theirs = prepared.pairs(live, moments)
+        assert (set(ours), set(theirs)) == ({"a", "b", "gone"}, {"a", "b", "new"})
+        for name in "ab":
+            both = (moments_of(x[name]), moments)
+            fresh = numeric_pair(histograms[name], live[name], (both[0], both[1][name]))
+            for kept, new in zip((ours[name], theirs[name]), fresh, strict=True):
+                assert np.array_equal(kept.edges, new.edges)
+                assert np.array_equal(kept.counts, new.counts)
+                assert kept.exact == new.exact
+        assert prepared.pair("a", live["a"])[0] is ours["a"]  # kept, with what was computed from it
+
+
+def test_moments_of_other_values_than_those_in_the_buckets_are_refused() -> None:
+    histogram = ExponentialHistogram.of(np.arange(10.0))
+    with pytest.raises(BinsMismatch, match="10 values in bins, got those of 9"):
+        numeric_bins(histogram, moments_of(np.arange(9.0)))
+    assert numeric_bins(ExponentialHistogram(), Moments()).exact is None
+    huge = np.array([1e200, -1e200])
+    assert numeric_bins(ExponentialHistogram.of(huge), moments_of(huge)).exact is None
 
 
 def look(reference: dict, live: dict, **more: dict) -> DriftReport:
@@ -163,7 +212,7 @@ def test_sketches_of_identical_distributions_drift_in_nothing(seed: int) -> None
         tuple(features(random, size) for size in sizes), tuple(random.normal(size=size) for size in sizes)
     )
     assert report.drifted == ()
-    assert report.hypotheses == 2 * len(NAMES) + 1  # distributions, correlations, and the NaN of one
+    assert report.hypotheses == 2 * len(NAMES) + 1 + 2 * len(NARROW)  # distributions, correlations, the NaN of one
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -224,6 +273,19 @@ def test_declared_categories_are_exact() -> None:
     flags = CategoryCounts([0, 1])
     flags.observe(Keys.of_integers(np.array([1, 1, 0])))
     assert category_bins(flags).counts == {"0": 1, "1": 2}
+
+
+def test_categories_that_only_one_side_declares_are_other_on_both() -> None:
+    sides = []
+    for declared in (["a", "b", "old"], ["new", "b", "a"]):
+        counts = CategoryCounts(declared)
+        counts.observe(Keys.of_texts(["a", "a", "b", "old", "new", "z", None]))
+        sides.append(counts)
+    pair = category_pair(*sides)
+    assert [side.counts for side in pair] == [{"a": 2, "b": 1}, {"b": 1, "a": 2}]
+    assert [(side.other, side.apart.missing) for side in pair] == [(3, 1), (3, 1)]
+    same = category_pair(sides[0], sides[0])
+    assert same[0].counts == {"a": 2, "b": 1, "old": 1}
 
 
 def frequent(values: np.ndarray, lg_slots: int = 8) -> FrequentValues:
@@ -290,3 +352,33 @@ def test_a_value_that_becomes_frequent_is_found(most: int) -> None:
     pair = frequent_pair(frequent(zipf(random, 100_000, most)), frequent(live))
     report = look({"a": pair[0]}, {"a": pair[1]})
     assert report.drifted == ("a",)
+
+
+@pytest.mark.parametrize("most", [150, 300, 5_000])
+def test_panes_of_frequent_values_add_no_evidence_without_a_change_and_some_with_one(most: int) -> None:
+    """Sketches of panes and of the reference have made room for other values each."""
+    random = np.random.default_rng(most)
+
+    def pane(rows: int, moved: float = 0.0, reference: bool = False) -> dict:
+        values = zipf(random, rows, most)
+        values = np.where(random.random(rows) < moved, 0, values)
+        return evidence_bins(frequent={"a": (frequent(values), 3)}, reference=reference)
+
+    evidence = Evidence.of(pane(100_000, reference=True))
+    assert len(evidence.counters["a"].cells) >= 4
+    for _ in range(60):
+        evidence = evidence.after(pane(1_000))
+    assert evidence.log_e("a") < np.log(60)
+    for _ in range(20):
+        evidence = evidence.after(pane(1_000, moved=0.15))
+    assert evidence.alarms(1e6) == ("a",)
+
+
+def test_evidence_is_made_of_all_that_sketches_tell() -> None:
+    counts = CategoryCounts(["a"])
+    counts.observe(Keys.of_texts(["a", "z"]))
+    bins = evidence_bins(
+        histograms={"h": ExponentialHistogram.of(np.arange(4.0))}, categories={"c": counts}, rates={"r": (1, 5)}
+    )
+    assert (bins["h"].total, bins["c"].other, bins["r"].hits) == (4, 1, 1)
+    assert Evidence.of(bins).after(bins).coarse == {}

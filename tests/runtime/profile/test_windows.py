@@ -125,6 +125,15 @@ def test_a_row_leaves_one_window_after_the_other() -> None:
     assert windows.late_rows == 0, "growing old is not being late"
 
 
+def test_panes_grow_old_also_where_nobody_asks() -> None:
+    windows = numbers()
+    add(windows, 10)
+    windows.advance(NOON + 700)
+    assert [pane.key.length_seconds for pane in windows.changes().put] == [600]
+    windows.advance(NOON + 100_000)
+    assert windows.panes == 0
+
+
 def test_after_two_days_no_more_panes_are_held_than_stated() -> None:
     windows = numbers()
     most = 0
