@@ -89,7 +89,8 @@ def weigh(
         case DriftGate():
             return Evidence(drift=dict(observation.drift).get(gate.name, evidence.drift))
         case MeanGate():
-            return _means(gate, evidence, after.candidate.mean(gate.name), after.baseline.mean(gate.name))
+            means = after.candidate.mean(gate.name), after.baseline.mean(gate.name)
+            return _means(gate, evidence, *means, clustered)
         case AgreementGate():
             past, new = (before.agreed, before.compared), (block.agreed, block.compared)
             harm, safe = (share_log_e(side, gate.min_share, past, new, clustered) for side in (Side.HARM, Side.SAFE))
@@ -117,14 +118,15 @@ def _latency(gate: LatencyGate, side: Side, before: Counts, block: Counts, clust
     return pair_log_e(side, Line(), past, new, clustered)
 
 
-def _means(gate: MeanGate, evidence: Evidence, c: Mean, b: Mean) -> Evidence:
+def _means(gate: MeanGate, evidence: Evidence, c: Mean, b: Mean, clustered: float) -> Evidence:
     """Harm: |difference| > margin, safety: < margin, each by the mixture test of what is beyond the margin.
 
-    −ln p of a test only grows: p is the least so far.
+    −ln p of a test only grows: p is the least so far. Rows that share their fate make a mean's variance larger, at most
+    by their number.
     """
     if min(c.rows, b.rows) < MEAN_ROWS:
         return evidence
-    variance = c.variance / c.rows + b.variance / b.rows
+    variance = clustered * (c.variance / c.rows + b.variance / b.rows)
     apart = abs(c.mean - b.mean)
     beyond, within = max(apart - gate.margin, 0.0), max(gate.margin - apart, 0.0)
     test = MixtureSprt(gate.margin**2)
