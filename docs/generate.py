@@ -28,6 +28,7 @@ from generator import (
     rollouts,
     sketches,
     span_sizes,
+    statistics,
     versions,
 )
 
@@ -66,6 +67,12 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "example": sketches.example,
     },
     "rollouts.md": {"states": rollouts.diagram, "settings": rollouts.settings},
+    "statistics.md": {
+        "memory": statistics.memory,
+        "pane": statistics.pane,
+        "summary": statistics.summary,
+        "profile": statistics.profile,
+    },
     "how-to/observability.md": {"sizes": span_sizes.sizes},
     "how-to/limits.md": {
         "requests": bounds.requests,

@@ -136,9 +136,7 @@ def publish_profiles(root: Path, model: str, versions: list[Version], split: Spl
     with tempfile.TemporaryDirectory(prefix="driftgate-examples-") as folder:
         data = Path(folder) / f"{model}-train.npz"
         columns = {**split.train, TARGET: split.train_truth}
-        np.savez(
-            data, **{name: column.astype(str) if column.dtype == object else column for name, column in columns.items()}
-        )
+        np.savez(data, **{name: col.astype(str) if col.dtype == object else col for name, col in columns.items()})
         # What has just been written needs no time to settle.
         settings = {"models": (str(root),), "state_dir": folder, "repository": {"settle_seconds": 0}}
         config = load_config(None, settings, {})

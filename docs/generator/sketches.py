@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from generator.markdown import code, number, table
-from runtime.sketch import codec, codec_block, codec_keys, codec_numbers, exponential, layout, moments
+from runtime.sketch import codec, codec_block, codec_keys, codec_numbers, codec_rows, exponential, layout, moments
 from runtime.sketch.buckets import MAX_SCALE, MIN_SCALE, relative_error
 from runtime.sketch.distinct import relative_standard_error
 from runtime.sketch.frequent import frequent_bytes
@@ -20,7 +20,7 @@ WIDE = 10_000
 
 
 def block() -> str:
-    return _drawings(layout)
+    return drawings(layout)
 
 
 def scales() -> str:
@@ -50,14 +50,14 @@ def memory() -> str:
 
 def envelope() -> str:
     kinds = table(("kind", "class"), [(str(kind), code(type_.__name__)) for kind, (type_, *_) in codec.KINDS.items()])
-    return f"{_drawings(codec)}\n{kinds}"
+    return f"{drawings(codec)}\n{kinds}"
 
 
 def payloads() -> str:
-    return "\n".join(_drawings(module) for module in (codec_numbers, codec_keys, codec_block))
+    return "\n".join(drawings(module) for module in (codec_numbers, codec_keys, codec_block, codec_rows))
 
 
-def _drawings(module: ModuleType) -> str:
+def drawings(module: ModuleType) -> str:
     """From the first line with a box to the last of the module's docstring, with the lines that say what a box is."""
     lines = (inspect.getdoc(module) or "").splitlines()
     boxed = [at for at, line in enumerate(lines) if any(sign in line for sign in "┌│├└")]

@@ -76,8 +76,8 @@ def build(
 
 @profile.command(epilog="Example: driftgate profile show --model iris --version 1")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--model", default="", metavar="NAME", help="Instead of FILE: the model,")
-@click.option("--version", type=VERSION_NUMBER, metavar="N", help="and its version.")
+@click.option("--model", default="", metavar="NAME", help="Of a version in the repository, instead of FILE.")
+@click.option("--version", type=VERSION_NUMBER, metavar="N", help="With --model: its version.")
 @click.option("--all", "everything", is_flag=True, help="Every feature, however many there are.")
 @MODELS
 @FILE

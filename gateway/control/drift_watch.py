@@ -156,6 +156,11 @@ class DriftWatch:
         if self._evidence is not None:
             self._evidence.offer(pane)
 
+    @property
+    def has_new_rows(self) -> bool:
+        """Since the last look."""
+        return self._has_new_rows
+
     def due(self, now_seconds: float) -> bool:
         return self._has_new_rows and self._budget.due(now_seconds)
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from gateway.control.audit import SYSTEM
 from gateway.control.drift_figures import VersionFigures
 from gateway.control.drift_watch import Change, DriftWatch, StateInvalid
@@ -24,8 +26,10 @@ from gateway.control.service_counts import ServiceSample
 from gateway.store.contract import AuditEntry, AuditRecord, StoreError
 from gateway.store.panes import PaneStore, Reference, VersionKey
 from gateway.telemetry.drift_measures import VersionDrift
+from runtime.drift.binned import bins_of_cells
+from runtime.drift.evaluate import Sample, evaluate
 from runtime.errors import NotFound, ServingError
-from runtime.profile.compare import PreparedReference
+from runtime.profile.compare import FEWEST_ROWS, PreparedReference
 from runtime.profile.reference import Profile
 from runtime.profile.schema import Schema
 from runtime.profile.summary import Summary
@@ -123,6 +127,7 @@ class Watching:
         self._on_changes = on_changes
         self._lock = threading.RLock()  # of what follows; never held while a look is made
         self._watched: dict[VersionKey, _Watched] = {}
+        self._warm = False
 
     def begin_pane(self, now_seconds: float) -> None:
         self._observation.begin_pane(now_seconds)
@@ -143,10 +148,14 @@ class Watching:
     def look(self, now_seconds: float) -> None:
         """Looks at what has new rows, as far as the processor's time for it goes."""
         with self._lock:
-            all_watched = list(self._watched.items())
+            all_watched = [(key, watched) for key, watched in self._watched.items() if watched.settings.enabled]
+        if not self._warm:
+            warm_up()
+            self._warm = True
+        busy = sum(watched.watch.has_new_rows for _, watched in all_watched)
         for key, watched in all_watched:
-            if watched.settings.enabled and watched.watch.due(now_seconds):
-                self._look(key, watched, now_seconds)
+            if watched.watch.due(now_seconds):
+                self._look(key, watched, now_seconds, busy)
 
     def figures(self) -> list[VersionDrift]:
         """For the metrics: of the last loaded of each number that is served."""
@@ -258,7 +267,8 @@ class Watching:
             return
         self._on_changes(watched.compare_with(profile, time.time()))
 
-    def _look(self, key: VersionKey, watched: _Watched, now_seconds: float) -> None:
+    def _look(self, key: VersionKey, watched: _Watched, now_seconds: float, busy: int) -> None:
+        """`busy`: watches that have something to look at, all together; the idle ones need no part of the processor."""
         with self._observation.lock:
             observed = self._observation.versions.get(key)
             if observed is None:
@@ -271,7 +281,7 @@ class Watching:
             )
         try:
             with watched.lock:
-                changes = watched.watch.look(now_seconds, window, service, watches=len(self._watched))
+                changes = watched.watch.look(now_seconds, window, service, watches=busy)
                 watched.state = watched.watch.state()
                 if changes:
                     watched.told_seconds = -math.inf
@@ -378,6 +388,15 @@ class Watching:
         if watched is None:
             raise NotFound(f"version {key.version} of model {key.model!r} is not watched yet, or no longer; try again")
         return watched
+
+
+def warm_up() -> None:
+    """Imports what a first look would: it takes a second, for which the look would be charged like for its own work."""
+    rows = np.random.default_rng(0).normal(size=(2 * FEWEST_ROWS, 2))
+    samples = [
+        Sample(name, {"x": bins_of_cells([0.0], [1.0], [len(rows)])}, rows=rows, columns=("x", "y")) for name in "ab"
+    ]
+    evaluate(*samples)
 
 
 def _reference(key: VersionKey, profile: Profile | None) -> Reference:

@@ -8,7 +8,9 @@
     ┌─────────────┬────────────────────────────────────┬──────────────┬────────────────────────────────┐
     │ sketches u8 │ each: bytes u32, as docs/sketches  │ counts u8    │ each: numbers u8, i64[numbers] │
     └─────────────┴────────────────────────────────────┴──────────────┴────────────────────────────────┘
-    sample: bytes u32 (0: none), a sample of rows as docs/sketches.md has it
+    ┌────────────────────────────────────────────────────────────────────────────────────────────────┐
+    │ sample: bytes u32 (0: none), a sample of rows, as docs/sketches has it                         │
+    └────────────────────────────────────────────────────────────────────────────────────────────────┘
 
 Little-endian throughout. The checksum (zlib's CRC-32) is over all that comes before it.
 """

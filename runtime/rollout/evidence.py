@@ -15,7 +15,7 @@ from runtime.rollout.counts import Counts, DriftSign, Mean, Observation
 from runtime.rollout.gates import AgreementGate, DriftGate, ErrorGate, Gate, LatencyGate, MeanGate, QualityGate
 from runtime.rollout.latency import exceedances, place, quantile_bucket, shift_of, upper_bound_seconds
 from runtime.rollout.plan import Plan
-from runtime.rollout.rates import Line, Pair, Side, pair_log_e, share_log_e
+from runtime.rollout.rates import Line, PairedRows, Side, pair_log_e, share_log_e
 
 MEAN_ROWS = 100
 """From so many rows of both versions on, a mean is near enough to normal."""
@@ -102,11 +102,11 @@ def weigh(
     return Evidence(evidence.harm + harm, evidence.safe + safe)
 
 
-def _pair(gate: ErrorGate, counts: Counts) -> Pair:
+def _pair(gate: ErrorGate, counts: Counts) -> PairedRows:
     c, b = counts.candidate, counts.baseline
     if isinstance(gate, QualityGate):
-        return Pair(c.wrong, c.labelled, b.wrong, b.labelled)
-    return Pair(c.errors, c.requests, b.errors, b.requests)
+        return PairedRows(c.wrong, c.labelled, b.wrong, b.labelled)
+    return PairedRows(c.errors, c.requests, b.errors, b.requests)
 
 
 def _latency(gate: LatencyGate, side: Side, before: Counts, block: Counts, clustered: float) -> float:

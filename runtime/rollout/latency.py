@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 
-from runtime.rollout.rates import Pair, Side
+from runtime.rollout.rates import PairedRows, Side
 
 PER_OCTAVE = 16
 FIRST = -20 * PER_OCTAVE
@@ -63,9 +63,9 @@ def shift_of(ratio: float, side: Side) -> int:
     return math.ceil(buckets) if side is Side.HARM else math.floor(buckets)
 
 
-def exceedances(candidate: Histogram, baseline: Histogram, bucket: int, shift: int) -> Pair:
+def exceedances(candidate: Histogram, baseline: Histogram, bucket: int, shift: int) -> PairedRows:
     """Rows above the bucket's bound, the candidate's above the bound `shift` buckets further on."""
-    return Pair(above(candidate, bucket + shift), rows_of(candidate), above(baseline, bucket), rows_of(baseline))
+    return PairedRows(above(candidate, bucket + shift), rows_of(candidate), above(baseline, bucket), rows_of(baseline))
 
 
 def place(baseline: Histogram, q: float, shift: int) -> int | None:

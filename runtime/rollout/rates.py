@@ -38,7 +38,7 @@ class Side(Enum):
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedRows:
     """Hits among rows of the candidate and of the baseline."""
 
     candidate_hits: int
@@ -62,7 +62,7 @@ class Line:
         return self.ratio * baseline + self.margin
 
 
-def pair_log_e(side: Side, line: Line, past: Pair, block: Pair, clustered: float = 1.0) -> float:
+def pair_log_e(side: Side, line: Line, past: PairedRows, block: PairedRows, clustered: float = 1.0) -> float:
     """Logarithm of the factor by which `block` changes the e-value for `side`; 0 where nothing is bet.
 
     `past`: all rows before the block, counted as the block's are. Sizes of blocks must not depend on what is in them.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -118,11 +117,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_another_sample(build: Bu
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("no_inputs", "matmul", "slow")])
-def test_every_model_of_the_zoo_is_measured_on_rows(build: Build, name: str) -> None:
-    """Also of fixed batches, scalars, any rank, and where rows of an answer are not those of the question."""
+def test_models_of_the_zoo_are_measured_on_rows(build: Build, name: str) -> None:
+    """Of fixed batches, scalars, any rank, and where rows of an answer are not those of the question. Not matmul, whose
+    second input has no rows.
+    """
     model = by_name[name]
     feeds, _ = run_of(model, rows=6)
-    fixed = {"fixed": 3}.get(name, 6)
     data = {
         input_: array.astype(str) if array.dtype == object else np.repeat(array, 6) if array.ndim == 0 else array
         for input_, array in feeds.items()
@@ -131,7 +131,6 @@ def test_every_model_of_the_zoo_is_measured_on_rows(build: Build, name: str) -> 
     built = build(name, {key: array if len(array) == rows else np.resize(array, rows) for key, array in data.items()})
     assert built.summary.rows == rows
     assert built.left_out == 0
-    assert fixed
 
 
 @pytest.mark.parametrize("name", ["no_inputs"])
@@ -445,18 +444,16 @@ def test_without_pyarrow_npz_is_read_and_the_others_say_what_to_install(
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "npz", "npz in columns"])
 def test_memory_does_not_grow_with_the_data(build: Build, tmp_path: Path, kind: str) -> None:
-    """Forty times the rows take no more than a few chunks."""
+    """Of ten times the rows, no more is held."""
     path = written(tmp_path, kind, 400_000)
     build("mlp", written(tmp_path, kind, 40_000, "warm"))
     before, most = resident_bytes(), 0
-    done = threading.Event()
 
     def look(_rows: int) -> None:
         nonlocal most
         most = max(most, resident_bytes())
 
     assert build("mlp", path, on_rows=look).summary.rows == 400_000
-    done.set()
     assert path.stat().st_size > 6_000_000
     assert most - before < 16 * 1024 * 1024
 

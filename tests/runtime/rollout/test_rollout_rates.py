@@ -13,7 +13,7 @@ from runtime.drift.sequential import BernoulliProcess
 from runtime.rollout.counts import ArmCounts, Counts, Mean, Observation
 from runtime.rollout.evidence import Evidence, weigh
 from runtime.rollout.gates import Gate, LatencyGate, MeanGate
-from runtime.rollout.rates import Line, Pair, Side, _nearest, pair_log_e, share_log_e
+from runtime.rollout.rates import Line, PairedRows, Side, _nearest, pair_log_e, share_log_e
 
 ALPHA = 0.05
 NEEDED = math.log(1 / ALPHA)
@@ -52,7 +52,7 @@ def test_the_nearest_point_of_the_null_is_the_one_with_the_least_divergence() ->
 @pytest.mark.parametrize("line", [Line(), Line(1.0, 0.02), Line(2.0, 0.01), Line(0.5, 0.0)], ids=str)
 def test_the_mean_of_a_block_is_at_most_one_wherever_the_null_holds(side: Side, line: Line) -> None:
     """Exactly: the sum over all outcomes of a small block, for rates on the line and inside the null."""
-    past = Pair(30, 100, 20, 200) if side is Side.HARM else Pair(1, 100, 60, 200)
+    past = PairedRows(30, 100, 20, 200) if side is Side.HARM else PairedRows(1, 100, 60, 200)
     n, m = 4, 7
     for b in (0.01, 0.1, 0.3, 0.6):
         for away in (0.0, 0.05):
@@ -61,7 +61,7 @@ def test_the_mean_of_a_block_is_at_most_one_wherever_the_null_holds(side: Side, 
                 continue
             mean = sum(
                 float(stats.binom.pmf(i, n, c) * stats.binom.pmf(j, m, b))
-                * math.exp(pair_log_e(side, line, past, Pair(i, n, j, m)))
+                * math.exp(pair_log_e(side, line, past, PairedRows(i, n, j, m)))
                 for i in range(n + 1)
                 for j in range(m + 1)
             )
@@ -70,18 +70,18 @@ def test_the_mean_of_a_block_is_at_most_one_wherever_the_null_holds(side: Side, 
 
 def test_without_margin_it_is_the_process_of_two_rates() -> None:
     """Where both expect the same: with long pasts, whose half hits do not matter."""
-    past = Pair(300_000, 10_000_000, 100_000, 10_000_000)
+    past = PairedRows(300_000, 10_000_000, 100_000, 10_000_000)
     process = BernoulliProcess((300_000, 100_000), (10_000_000, 10_000_000))
     expected = process.after(9, 200, 20, 2_000).log_e
-    assert pair_log_e(Side.HARM, Line(), past, Pair(9, 200, 20, 2_000)) == pytest.approx(expected, rel=1e-3)
-    assert pair_log_e(Side.SAFE, Line(), past, Pair(9, 200, 20, 2_000)) == 0.0
+    assert pair_log_e(Side.HARM, Line(), past, PairedRows(9, 200, 20, 2_000)) == pytest.approx(expected, rel=1e-3)
+    assert pair_log_e(Side.SAFE, Line(), past, PairedRows(9, 200, 20, 2_000)) == 0.0
 
 
 def highest(side: Side, line: Line, hits: list[np.ndarray], rows: tuple[int, int], clustered: float = 1.0) -> float:
-    log_e, best, past = 0.0, 0.0, Pair(0, 0, 0, 0)
+    log_e, best, past = 0.0, 0.0, PairedRows(0, 0, 0, 0)
     for c, b in zip(*hits, strict=True):
-        log_e += pair_log_e(side, line, past, Pair(int(c), rows[0], int(b), rows[1]), clustered)
-        past = Pair(
+        log_e += pair_log_e(side, line, past, PairedRows(int(c), rows[0], int(b), rows[1]), clustered)
+        past = PairedRows(
             past.candidate_hits + int(c), past.candidate_rows + rows[0],
             past.baseline_hits + int(b), past.baseline_rows + rows[1],
         )  # fmt: skip
@@ -245,6 +245,6 @@ def test_means_merge_like_the_rows_they_are_of() -> None:
 
 def test_counts_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="hits"):
-        Pair(2, 1, 0, 1)
+        PairedRows(2, 1, 0, 1)
     with pytest.raises(ValueError, match="hits"):
         share_log_e(Side.HARM, 0.9, (0, 0), (2, 1))
