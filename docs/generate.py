@@ -25,6 +25,7 @@ from generator import (
     otel,
     protos,
     record,
+    routing,
     sketches,
     span_sizes,
     versions,
@@ -54,6 +55,14 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "ring": record.ring,
         "series": record.series,
         "sizes": record.sizes,
+    },
+    "routing.md": {
+        "precedence": routing.precedence,
+        "document": routing.document,
+        "story": routing.story,
+        "shares": routing.shares,
+        "figures": routing.figures,
+        "bounds": routing.bounds,
     },
     "panes.md": {"layout": record.panes},
     "sketches.md": {

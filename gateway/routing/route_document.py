@@ -1,17 +1,19 @@
 """A route as YAML or JSON: reads it with every problem named, and writes it so that it reads back equal.
 
-sticky: {metadata: x-user-id}        # or {parameter: name}, or request_id; left out: each request is drawn
-salt: spring-campaign                # left out: the model's name
-rules:                               # the first that applies wins
-- name: testers
-when: {x-tier: gold, x-user-id: {prefix: "test-"}}     # all must hold
-to: canary                       # a version's number or a label
-- name: europe
-when: {x-region: {regex: "eu-.*"}}
-split: {stable: 50, canary: 50}
-split:
-stable: 95                         # weight of the version or label of this name
-challenger: {to: 7, weight: 5}     # or of a variant with a name of its own
+    sticky: {metadata: x-user-id}        # or {parameter: name}, or request_id; left out: each request is drawn
+    salt: spring-campaign                # left out: the model's name
+    rules:                               # the first that applies wins
+      - name: testers
+        when: {x-tier: gold, x-user-id: {prefix: "test-"}}     # all must hold
+        to: canary                       # a version's number or a label
+      - name: europe
+        when: {x-region: {regex: "eu-.*"}}
+        split: {stable: 50, canary: 50}
+    split:
+      stable: 95                         # weight of the version or label of this name
+      challenger: {to: 7, weight: 5}     # or of a variant with a name of its own
+
+Stricter than YAML, as `runtime.repository.document` says: keys are given once, and there are no aliases.
 """
 
 from __future__ import annotations

@@ -164,6 +164,7 @@ def test_text_that_is_no_yaml_is_refused_in_words() -> None:
         parse_route("split: {a: 1")
 
 
+WORDS = ["sticky", "salt", "rules", "split", "name", "when", "to", "weight", "regex", "metadata"]
 ANYTHING = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.sampled_from(["x", "canary", "3"])),
     lambda inner: st.one_of(
