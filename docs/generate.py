@@ -26,6 +26,7 @@ from generator import (
     protos,
     record,
     rollouts,
+    routing,
     sketches,
     span_sizes,
     statistics,
@@ -56,6 +57,14 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "ring": record.ring,
         "series": record.series,
         "sizes": record.sizes,
+    },
+    "routing.md": {
+        "precedence": routing.precedence,
+        "document": routing.document,
+        "story": routing.story,
+        "shares": routing.shares,
+        "figures": routing.figures,
+        "bounds": routing.bounds,
     },
     "panes.md": {"layout": record.panes},
     "sketches.md": {

@@ -207,7 +207,7 @@ def _shared_fields(worker: int, record: Any, names: Sequence[str]) -> dict[str, 
         fields |= {"model": model, "version": int(version) if version.isdecimal() else version, "digest": digest}
     if record["variant"]:
         fields["variant"] = _name(record["variant"], names)[0]
-    if reason in (Reason.DEFAULT, Reason.LABEL, Reason.VERSION):
+    if 0 < reason < len(Reason):
         fields["reason"] = Reason(reason).name.lower()
     fields["code"] = code
     if record["refusal"]:

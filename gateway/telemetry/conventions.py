@@ -36,7 +36,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("driftgate.model.version", "int", (SPAN, RUN_SPAN, METRIC, EVENT), "The version."),
     Attribute("driftgate.model.digest", "string", (SPAN, RUN_SPAN, EVENT), "SHA-256 of that version's files."),
     Attribute("driftgate.route.variant", "string", (SPAN, METRIC), "The route's arm: default, pinned, or a label."),
-    Attribute("driftgate.route.reason", "string", (SPAN,), "What chose it: default, label, version."),
+    Attribute(
+        "driftgate.route.reason", "string", (SPAN,), "What chose it: default, label, version, rule, sticky, drawn."
+    ),
     Attribute("driftgate.refusal.reason", "string", (SPAN, METRIC, EVENT), "Why it was refused: ErrorInfo.reason."),
     Attribute("driftgate.request.id", "string", (SPAN,), "The request's id, as the client gave it; cut at 64 bytes."),
     Attribute("driftgate.request.model", "string", (SPAN,), "The model that was asked for, where there is none such."),

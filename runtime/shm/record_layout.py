@@ -103,6 +103,9 @@ class Reason(IntEnum):
     DEFAULT = 1
     LABEL = 2
     VERSION = 3
+    RULE = 4  # a rule of the model's route leads here
+    STICKY = 5  # by weight, and the client's key chose
+    DRAWN = 6  # by weight, without a key
 
 
 class PeerFamily(IntEnum):

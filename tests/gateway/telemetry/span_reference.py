@@ -123,7 +123,8 @@ def request_span(worker: int, record: Any, extra_keys: Sequence[str], shared: bo
     attributes |= {"server.address": host, "server.port": port}
     if number["variant"] in VARIANTS:
         attributes["driftgate.route.variant"] = NAMES[number["variant"]].split("\x1f")[1]
-    attributes["driftgate.route.reason"] = {1: "default", 2: "label", 3: "version"}.get(number["reason"])
+    reasons = ("", "default", "label", "version", "rule", "sticky", "drawn")
+    attributes["driftgate.route.reason"] = dict(enumerate(reasons)).get(number["reason"]) or None
     if number["refusal"] in REFUSALS:
         attributes["driftgate.refusal.reason"] = NAMES[number["refusal"]].split("\x1f")[1].replace("\ud800", "?")
     identity = record["request_id"].tobytes()[: number["request_id_bytes"]]
