@@ -170,10 +170,14 @@ def same_user(connection: socket.socket) -> bool:
     return bool(uid == os.getuid())
 
 
+OF_ROUTING = frozenset({"versions", "labels", "default"})
+"""Settings that are no version's: control decides by them, and operators change them."""
+
+
 def manifest_document(manifest: BaseModel) -> dict[str, Any]:
     """A manifest in model.yaml's form, as far as a worker needs it."""
     document: dict[str, Any] = json.loads(manifest.model_dump_json())
-    kept = {key: document[key] for key in ("batching", "session", "warmup", "instances", "description", "metadata")}
+    kept = {key: value for key, value in document.items() if key not in OF_ROUTING}
     providers = kept["session"]["execution_providers"]
     kept["session"]["execution_providers"] = [{name: options} if options else name for name, options in providers]
     return kept

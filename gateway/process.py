@@ -28,6 +28,9 @@ CONTROL_ENVIRONMENT = {
     # The C-core writes a line of its own for each connection that fails, beside and unlike the log's; what it says, the
     # exporter's log says once.
     "GRPC_VERBOSITY": "NONE",
+    # Looks for drift multiply small matrices. On threads of its own, the library would take the workers' cores for it,
+    # and the looks' budget would not see it.
+    "OPENBLAS_NUM_THREADS": "1",
 }
 
 

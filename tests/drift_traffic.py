@@ -12,7 +12,6 @@ from sklearn.datasets import load_breast_cancer
 
 from runtime.profile.compare import PreparedReference
 from runtime.profile.of_signature import schema_of
-from runtime.profile.reference import spreads_of
 from runtime.profile.schema import Schema
 from runtime.profile.summary import Summary
 from runtime.repository.statistics_settings import StatisticsSettings
@@ -83,4 +82,4 @@ def observe(summary: Summary, rows: Rows) -> None:
 @cache
 def reference(rows: int = 20_000, seed: int = 1) -> PreparedReference:
     summary = Traffic(seed).summary(rows)
-    return PreparedReference(summary, f"sha256:{seed:064x}", spreads_of(summary))
+    return PreparedReference(summary, f"sha256:{seed:064x}")

@@ -69,7 +69,7 @@ attribute is `otel.metric.overflow`. A version is always the number that answere
 def _row(instrument: Instrument) -> tuple[str, ...]:
     return (
         code(instrument.name),
-        code(sample_name(instrument)),
+        code(sample_name(instrument)) if instrument.in_prometheus else NOTHING,
         ", ".join(filter(None, (KINDS[instrument.kind], instrument.unit.strip("{}")))),
         ", ".join(map(code, instrument.attributes)) or NOTHING,
         sentence(instrument.description),
@@ -87,7 +87,9 @@ def _buckets() -> str:
 ## Histograms
 Histograms are base-2 exponential ones of scale {SCALE}: a quantile of one, or of any sum of them, is within
 {relative_error(SCALE):.2%} of the exact one. OTLP carries them so; durations at or below 2^{TIME_OFFSET >> SCALE} s
-(0.95 µs) are in the zero bucket. Prometheus' classic buckets are counts of the same values, none of them estimated:
+(0.95 µs) are in the zero bucket. `driftgate.feature.value` has the scale of the [sketch](../sketches.md#histogram) that
+measures the feature, negative values, no sum where there are any, and starts for each feature when its export began;
+/metrics lacks it. Prometheus' classic buckets are counts of the same values, none of them estimated:
 
 {table(("histogram", "upper bounds, and +Inf"), rows)}
 Exemplars are the newest sampled request of each bucket of `rpc_server_call_duration_seconds`.

@@ -19,7 +19,7 @@ DRIFTED = 3
 """Exit status with --exit-code. A gateway that is not reached has the same, and an error on standard error."""
 
 HISTORY_LOOKS = 720
-"""What the HTML report draws over time: a day of looks, one every 10 s."""
+"""What the HTML report draws over time: as much as the gateway keeps, two hours of a look every 10 s."""
 
 SECONDS = click.FloatRange(1, 3600)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -31,7 +31,13 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     "--version", type=VERSION_NUMBER, metavar="N", default=None, help="This version, not all that are served."
 )
 @click.option("--all", "everything", is_flag=True, help="Every subject, not only what drifted and ten more.")
-@click.option("--html", type=FILE, metavar="FILE", default=None, help="Write the report with plots, of one version.")
+@click.option(
+    "--html",
+    type=FILE,
+    metavar="FILE",
+    default=None,
+    help="Write the report with plots, of one version: the default one without --version.",
+)
 @click.option("--watch", is_flag=True, help="Look again and again until Ctrl-C.")
 @click.option("--interval", type=SECONDS, default=10.0, show_default=True, metavar="SECONDS", help="Of --watch.")
 @click.option("--exit-code", is_flag=True, help="End with status 3 if there is an alarm.")
@@ -99,21 +105,23 @@ def _follow(peer: Peer, request: pb.GetDriftRequest, interval_seconds: float, *,
 def _write_report(peer: Peer, response: pb.GetDriftResponse, file: Path) -> str:
     """Answers the line that says what was written. Raises Failure."""
     from gateway.cli.client import ask
+    from gateway.cli.text import one_line
     from gateway.report.render import render
     from gateway.report.words import headline
     from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
-    if len(response.reports) != 1:
-        names = ", ".join(f"{report.model}/{report.version}" for report in response.reports) or "none"
-        raise Failure(f"--html writes the report of one version, and there are {names}: give MODEL and --version")
-    [report] = response.reports
-    features: pb.GetFeaturesResponse = ask(
-        peer,
-        "GetFeatures",
-        pb.GetFeaturesRequest(model=report.model, version=report.version, window_seconds=report.window.seconds),
-    )
+    models = {report.model for report in response.reports}
+    if len(models) != 1:
+        names = ", ".join(sorted(map(one_line, models))) or "none"
+        raise Failure(f"--html writes the report of one model, and there are {names}: give MODEL")
+    version = response.reports[0].version if len(response.reports) == 1 else 0  # the default one
+    request = pb.GetFeaturesRequest(model=models.pop(), version=version)  # in the window that drift is looked for in
+    features: pb.GetFeaturesResponse = ask(peer, "GetFeatures", request)
+    report = next((each for each in response.reports if each.version == features.version), None)
+    if report is None:
+        raise Failure(f"drift is not looked for in version {features.version}, the default: give --version")
     try:
         file.write_text(render(report, features), encoding="utf-8")
     except OSError as error:
         raise Failure(f"--html: {file} cannot be written: {error.strerror}") from None
-    return f"{file}: {headline(report).sentence}"
+    return f"{file}: {one_line(report.model)}/{report.version}: {headline(report).sentence}"

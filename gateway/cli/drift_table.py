@@ -38,6 +38,8 @@ from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
 CALM_ROWS = 10
 """Without --all: so many subjects beside those that have drifted."""
+FACTS = 3
+"""And of notes so many."""
 INDENT = 2
 COLUMNS = (
     Column("SUBJECT", least=16), Column("ROLE", rank=6, least=7), Column("DECISION", least=15),
@@ -61,18 +63,25 @@ def drift_screen(response: pb.GetDriftResponse, width: int | None, now: float, *
 def reference_text(reference: pb.Reference) -> str:
     """As "profile fedcba987654, 20,000 rows"; of one that is being gathered, how far it is."""
     kind = {"live": "live rows"}.get(reference.kind, one_line(reference.kind))
-    if reference.rows_wanted:
-        return f"{kind}, {reference.rows_gathered:,} of {reference.rows_wanted:,} gathered"
+    gathered = f"{reference.rows_gathered:,} of {reference.rows_wanted:,} gathered"
+    if reference.rows_wanted and not reference.digest:
+        return f"live rows, {gathered}"
     digest = f" {short_digest(reference.digest)}" if reference.digest else ""
     made = f", set {_local(reference.set_at)}" if reference.HasField("set_at") else ""
-    return f"{kind}{digest}, {counted(reference.rows, 'row')}{made}"
+    instead = f"; live rows instead: {gathered}" if reference.rows_wanted else ""
+    return f"{kind}{digest}, {counted(reference.rows, 'row')}{made}{instead}"
 
 
 def _report(report: pb.DriftReport, width: int | None, now: float, *, everything: bool) -> list[RenderableType]:
     heading = Text.assemble(
-        (f"{one_line(report.model)}/{report.version}", "bold"), "  ", _coloured(report.decision or "no verdict")
+        (f"{one_line(report.model)}/{report.version}", "bold"),
+        "  ",
+        _coloured(report.decision if report.verdicts else ""),
     )
-    parts: list[RenderableType] = [heading, Padding(_facts(report), (0, 0, 0, INDENT), expand=False)]
+    parts: list[RenderableType] = [
+        heading,
+        Padding(_facts(report, everything=everything), (0, 0, 0, INDENT), expand=False),
+    ]
     if not report.verdicts:
         return [*parts, *_how_to(report)]
     loud = [v for v in report.verdicts if wants_attention(v)]
@@ -85,7 +94,7 @@ def _report(report: pb.DriftReport, width: int | None, now: float, *, everything
     return parts
 
 
-def _facts(report: pb.DriftReport) -> Table:
+def _facts(report: pb.DriftReport, *, everything: bool) -> Table:
     facts: list[tuple[str, str | Text]] = []
     if report.HasField("window"):
         window = report.window
@@ -99,10 +108,8 @@ def _facts(report: pb.DriftReport) -> Table:
     evidence = [one_line(verdict.subject) for verdict in report.verdicts if verdict.alarmed_by_evidence]
     if evidence:
         facts.append(("evidence", Text(f"of all panes so far alarms for {', '.join(evidence)}", "bold red")))
-    if report.uncompared:
-        names = ", ".join(map(one_line, report.uncompared[:CALM_ROWS]))
-        more = f" and {len(report.uncompared) - CALM_ROWS} more" if len(report.uncompared) > CALM_ROWS else ""
-        facts.append(("uncompared", f"{names}{more}: only one side has them"))
+    facts += _several("uncompared", report.uncompared, everything=everything)
+    facts += _several("note", report.notes, everything=everything)
     if report.problem:
         facts.append(("problem", Text(one_line(report.problem), "yellow")))
     if report.guarantee:
@@ -113,6 +120,12 @@ def _facts(report: pb.DriftReport) -> Table:
     for label, text in facts:
         drawn.add_row(Text(label, "dim"), text if isinstance(text, Text) else Text(text))
     return drawn
+
+
+def _several(label: str, texts: Sequence[str], *, everything: bool) -> list[tuple[str, str | Text]]:
+    shown = list(texts) if everything else list(texts[:FACTS])
+    more = [f"{len(texts) - len(shown):,} more (--all)"] if len(shown) < len(texts) else []
+    return [("" if at else label, one_line(text)) for at, text in enumerate(shown + more)]
 
 
 def _how_to(report: pb.DriftReport) -> list[RenderableType]:
@@ -155,8 +168,8 @@ def _decision(verdict: pb.DriftVerdict) -> Text:
 
 
 def _coloured(decision: str) -> Text:
-    style = {STABLE: STYLES["calm"], NOT_ENOUGH: STYLES["unknown"], "no verdict": "yellow"}.get(decision, "red")
-    return Text(one_line(decision), style)
+    style = {STABLE: STYLES["calm"], NOT_ENOUGH: STYLES["unknown"], "": "yellow"}.get(decision, "red")
+    return Text(one_line(decision) or "no verdict", style)
 
 
 def _measure(finding: pb.DriftFinding | None, effect: pb.DriftEffect | None) -> str:

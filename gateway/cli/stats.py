@@ -47,7 +47,7 @@ def _window(_context: click.Context, _parameter: click.Parameter, value: str | N
 def stats(
     peer: Peer, model: str, feature: str, version: int | None, window: int, sketches: Path | None, *, as_json: bool
 ) -> None:
-    """Show what was seen of MODEL's features (or of one FEATURE), beside the reference."""
+    """Show what was seen of MODEL's features, or of one FEATURE."""
     if sketches is not None:
         if feature or as_json:
             raise click.UsageError("--sketches saves those of all features as bytes: give neither FEATURE nor --json")

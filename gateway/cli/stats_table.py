@@ -14,9 +14,9 @@ from gateway.cli.columns import Column, fitted
 from gateway.cli.console import table
 from gateway.cli.drift_table import reference_text
 from gateway.cli.text import NOTHING, byte_count, one_line, short_digest
-from gateway.report.axis import Warp
 from gateway.report.cards import integer_pairs
-from gateway.report.counts import fitting_axis, in_steps, integers, numeric_counts
+from gateway.report.counts import fitting_axis, in_steps, numeric_counts
+from gateway.report.histogram import axis_note
 from gateway.report.paired_bars import Pair, category_pairs
 from gateway.report.text import counted, moment, number, share, window_name
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
@@ -109,7 +109,7 @@ def _histogram(feature: pb.Feature, width: int | None) -> list[RenderableType]:
         return []
     compared = any(pair.reference is not None for pair in labelled)
     bar = _bar_character()
-    legend = f"{bar} live" + (f"  {MARK} reference" if compared else "") + note
+    legend = f"{bar} live" + (f"  {MARK} reference" if compared else "") + (f"  {note}" if note else "")
     drawn = table("", "", "", right=frozenset())
     drawn.show_header = False
     cells = WIDE if width is None else max(min(width - LABEL_CHARACTERS - 22, WIDE), NARROW)
@@ -138,8 +138,8 @@ def _pairs(feature: pb.Feature) -> tuple[list[Pair], str]:
     counts = numeric_counts(feature.bins)
     if counts is None:
         return category_pairs(feature), ""
-    if (few := integers(counts)) is not None and len(few) > 1:
-        return integer_pairs(few, counts), ""
+    if few := integer_pairs(feature, counts):
+        return few, ""
     axis = fitting_axis(counts)
     live, reference = (in_steps(counts, side, axis, STEPS).tolist() for side in (counts.live, counts.reference))
     compared = bool(counts.reference.sum())
@@ -147,7 +147,7 @@ def _pairs(feature: pb.Feature) -> tuple[list[Pair], str]:
         Pair(f"from {number(axis.value(at / STEPS), 3)}", ours, theirs if compared else None)
         for at, (ours, theirs) in enumerate(zip(live, reference, strict=True))
     ]
-    return pairs, "" if axis.warp is Warp.LINEAR else f"; steps are {axis.warp.value}"
+    return pairs, axis_note(counts)
 
 
 def _frequent(feature: pb.Feature) -> Table:

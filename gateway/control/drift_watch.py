@@ -23,6 +23,7 @@ from gateway.control.drift_history import History, Past
 from gateway.control.service_counts import PREFIX as SERVICE_PREFIX
 from gateway.control.service_counts import ServiceSample
 from gateway.store.panes import VersionKey
+from runtime.drift.binned import Bins, RateCounts
 from runtime.drift.evaluate import JOINT, DriftReport, Parameters, Sample, evaluate, ranked
 from runtime.drift.findings import Thresholds
 from runtime.drift.verdict import Decision, Hysteresis, Role, Verdict
@@ -63,13 +64,17 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class LookReport:
-    """The last look. `log_evidence`: by subject, in nats; `evidence_since`: of those that alarm by it."""
+    """The last look. `log_evidence`: by subject, in nats; `evidence_since`: of those that alarm by it.
+
+    `missing`: by feature, the share of the window's rows in which it is missing or NaN.
+    """
 
     looked_at_seconds: float
     report: DriftReport
     rows: int
     log_evidence: Mapping[str, float] = field(default_factory=dict)
     evidence_since: Mapping[str, float] = field(default_factory=dict)
+    missing: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -124,6 +129,7 @@ class DriftWatch:
         self._pane_seconds = pane_seconds
         self._cpu_seconds = cpu_seconds
         self._budget = LookBudget()
+        self.looks = 0
         self._begin(reference)
 
     def _begin(self, reference: PreparedReference | None) -> None:
@@ -150,6 +156,11 @@ class DriftWatch:
         if self._evidence is not None:
             self._evidence.offer(pane)
 
+    @property
+    def has_new_rows(self) -> bool:
+        """Since the last look."""
+        return self._has_new_rows
+
     def due(self, now_seconds: float) -> bool:
         return self._has_new_rows and self._budget.due(now_seconds)
 
@@ -158,6 +169,7 @@ class DriftWatch:
     ) -> list[Change]:
         """Alarms raised and cleared. `watches`: how many there are, all together, to share the processor with."""
         self._has_new_rows = False
+        self.looks += 1
         began = self._cpu_seconds()
         together = self._settings.classifier and self._budget.together(now_seconds)
         changes = self._looked(now_seconds, window, service, together=together)
@@ -183,6 +195,12 @@ class DriftWatch:
             window.rows,
             self._evidence.log_evidence() if self._evidence is not None else {},
             dict(self._evidence.since_seconds) if self._evidence is not None else {},
+            {
+                subject: share
+                for subject, bins in live.subjects.items()
+                if reference.roles.get(subject, Role.FEATURE) in (Role.FEATURE, Role.OUTPUT)
+                and (share := _missing(bins)) is not None
+            },
             self._notes(),
         )
         self._history.add(
@@ -344,6 +362,13 @@ class DriftWatch:
         self._alarms, self._history = alarms, history
         self._evidence, self._restored = evidence, True
         return True
+
+
+def _missing(bins: Bins) -> float | None:
+    """None of what has no rows, and of a rate."""
+    if isinstance(bins, RateCounts) or not bins.rows:
+        return None
+    return (bins.apart.missing + bins.apart.nan) / bins.rows
 
 
 def _optional(value: Any) -> float | None:

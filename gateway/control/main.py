@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
+from gateway.control.drift_events import announce_drift
 from gateway.control.drift_watch import Change
 from gateway.control.events import Events
 from gateway.control.figures import control_figures
@@ -91,6 +93,8 @@ class Control:
             service.observe(self._watching)
         self._admin = AdminServer(config, service)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
+        if self._watching is not None:
+            figures = dataclasses.replace(figures, drift=self._watching.figures)
         self._series = series
         self._refusals = RefusalSummary(series.totals(), time.monotonic())
         self._measures = Measures(
@@ -125,7 +129,7 @@ class Control:
 
     def _tell_drift(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            log.warning("%s", change)
+            announce_drift(self._log_events, change)
 
     def not_ready_because(self) -> str:
         """Nothing ("") when clients can be served: every worker has come up once, and one is up now."""
@@ -242,6 +246,7 @@ class Control:
         if watching is None:
             return
         seconds = self._config.statistics.pane_seconds
+        looking: asyncio.Task[None] | None = None
         while True:
             now = time.time()
             await asyncio.sleep(seconds - now % seconds)
@@ -249,8 +254,16 @@ class Control:
                 watching.begin_pane(time.time())
                 await asyncio.sleep(CLOSING_SECONDS)
                 await asyncio.to_thread(watching.tick, time.time())
+                if looking is None or looking.done():  # a look at thousands of features takes longer than a pane
+                    looking = asyncio.create_task(self._look_for_drift(watching))
             except Exception:
                 log.exception("what was seen could not be gathered; it is the next time")
+
+    async def _look_for_drift(self, watching: Watching) -> None:
+        try:
+            await asyncio.to_thread(watching.look, time.time())
+        except Exception:
+            log.exception("drift could not be looked for; the next look follows")
 
     def _on_report(self, worker: int, report: VersionReport) -> None:
         self._events.publish(worker, report)

@@ -142,7 +142,10 @@ def _add(counts: ServiceCounts, series: Series) -> None:
 
 
 FEWEST_BEFORE = 1_000
-"""Requests of the time that a window is compared with. The first ones of a version are slow, and are no measure of it."""
+"""Requests of the time that a window is compared with. A version's first ones are slow, and are no measure of it."""
+
+TIMES_BEFORE = 3
+"""And so many times those of the window: what came just after the start is no measure of an hour later."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,12 +158,13 @@ class ServiceSample:
 
     @classmethod
     def of(cls, short: Window[ServiceCounts], long: Window[ServiceCounts]) -> ServiceSample | None:
-        """Two windows that end at one moment. None where the short one has no requests, or FEWEST_BEFORE came before."""
+        """Of windows that end at one moment. None where the short one has no requests, or too few came before it."""
         if short.summary is None or long.summary is None:
             return None
         before = long.summary.minus(short.summary)
         seconds = short.start_seconds - long.start_seconds
-        return cls(short.summary, before, seconds) if seconds > 0 and before.requests >= FEWEST_BEFORE else None
+        fewest = max(FEWEST_BEFORE, TIMES_BEFORE * short.summary.requests)
+        return cls(short.summary, before, seconds) if seconds > 0 and before.requests >= fewest else None
 
     def beside(self, reference: Sample, live: Sample) -> tuple[Sample, Sample]:
         """Both samples with how the version answers. A feature of the same name would hide it."""

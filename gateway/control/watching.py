@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from gateway.control.audit import SYSTEM
+from gateway.control.drift_figures import VersionFigures
 from gateway.control.drift_watch import Change, DriftWatch, StateInvalid
 from gateway.control.observation import Observation, Observed
 from gateway.control.observatory import Gathering, HeldReference, Seen, Served
 from gateway.control.service_counts import ServiceSample
 from gateway.store.contract import AuditEntry, AuditRecord, StoreError
 from gateway.store.panes import PaneStore, Reference, VersionKey
+from gateway.telemetry.drift_measures import VersionDrift
+from runtime.drift.binned import bins_of_cells
+from runtime.drift.evaluate import Sample, evaluate
 from runtime.errors import NotFound, ServingError
-from runtime.profile.compare import PreparedReference
+from runtime.profile.compare import FEWEST_ROWS, PreparedReference
 from runtime.profile.reference import Profile
+from runtime.profile.schema import Schema
 from runtime.profile.summary import Summary
 from runtime.profile.windows import Window
 from runtime.repository.repository import Repository
@@ -36,6 +44,9 @@ GATHERING = "/gathering"
 """After a version's digest: the key under which it is stored how many live rows are to be its reference."""
 
 ROWS_WANTED = "rows_wanted"
+
+STATE_SECONDS = 60.0
+"""How often the state of a watch is stored where no alarm has changed: an end costs a minute of its history."""
 
 
 class Audits(Protocol):
@@ -62,25 +73,36 @@ class _Gatherer:
 
 @dataclass(eq=False)
 class _Watched:
-    """`profile` None: compared with nothing. `set_at_seconds`: when that was chosen."""
+    """`profile` None: compared with nothing. `set_at_seconds`: when that was chosen.
+
+    lock: held while the watch looks, or is changed. state: of the watch, after its last look; told_seconds: when that
+    was last given to the store.
+    """
 
     watch: DriftWatch
+    figures: VersionFigures
     settings: DriftSettings
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    state: str = ""
+    told_seconds: float = -math.inf
     profile: Profile | None = None
     set_at_seconds: float = 0.0
     gatherer: _Gatherer | None = None
 
     def compare_with(self, profile: Profile | None, set_at_seconds: float) -> list[Change]:
-        self.profile, self.set_at_seconds, self.gatherer = profile, set_at_seconds, None
-        return self.watch.set_reference(_prepared(profile))
+        with self.lock:
+            self.profile, self.set_at_seconds, self.gatherer = profile, set_at_seconds, None
+            changes = self.watch.set_reference(_prepared(profile))
+            self.state, self.told_seconds = self.watch.state(), -math.inf
+            return changes
 
 
 def _prepared(profile: Profile | None) -> PreparedReference | None:
-    return PreparedReference(profile.summary, profile.digest, profile.spreads) if profile is not None else None
+    return PreparedReference(profile.summary, profile.digest) if profile is not None else None
 
 
 class Watching:
-    """Implements Observatory. `tick` on one thread; the rest on any. Looks are made without the windows' lock.
+    """Implements Observatory. `tick` on one thread and `look` on another; the rest on any.
 
     served: of a version's key, None where it is not served. known_models: all names.
     """
@@ -103,47 +125,78 @@ class Watching:
         self._served = served
         self._known_models = known_models
         self._on_changes = on_changes
-        self._looking = threading.RLock()  # a reference does not change while a look is made
+        self._lock = threading.RLock()  # of what follows; never held while a look is made
         self._watched: dict[VersionKey, _Watched] = {}
+        self._warm = False
 
     def begin_pane(self, now_seconds: float) -> None:
         self._observation.begin_pane(now_seconds)
 
     def tick(self, now_seconds: float, *, also_open: bool = False) -> None:
-        """Collects what workers have closed, then looks at what has new rows."""
-        states = {} if not self._watched else self._states()
+        """Collects what workers have closed, and stores it, with the state of watches that have changed."""
+        states = self._states(now_seconds, all_of_them=also_open)
         collected = self._observation.collect(now_seconds, also_open=also_open, drift=states)
-        with self._looking:
-            self._keep_up()
-            for key, panes in collected.fresh.items():
-                watched = self._watched.get(key)
-                for pane in panes:
-                    if watched is not None:
-                        watched.watch.offer(pane)
-                        self._gather(key, watched, pane)
-            for key, watched in list(self._watched.items()):
-                if watched.settings.enabled and watched.watch.due(now_seconds):
-                    self._look(key, watched, now_seconds)
+        self._keep_up()
+        with self._lock:
+            fresh = [(key, self._watched[key], panes) for key, panes in collected.fresh.items() if key in self._watched]
+        for key, watched, panes in fresh:
+            for pane in panes:
+                watched.watch.offer(pane)
+                watched.figures.add(pane)
+                self._gather(key, watched, pane)
 
-    def _states(self) -> dict[VersionKey, str]:
-        with self._looking:
-            return {key: watched.watch.state() for key, watched in self._watched.items()}
+    def look(self, now_seconds: float) -> None:
+        """Looks at what has new rows, as far as the processor's time for it goes."""
+        with self._lock:
+            all_watched = [(key, watched) for key, watched in self._watched.items() if watched.settings.enabled]
+        if not self._warm:
+            warm_up()
+            self._warm = True
+        busy = sum(watched.watch.has_new_rows for _, watched in all_watched)
+        for key, watched in all_watched:
+            if watched.watch.due(now_seconds):
+                self._look(key, watched, now_seconds, busy)
+
+    def figures(self) -> list[VersionDrift]:
+        """For the metrics: of the last loaded of each number that is served."""
+        with self._lock:
+            all_watched = dict(self._watched)
+        with self._observation.lock:
+            newest = self._newest()
+        return [watched.figures.figures() for key, watched in all_watched.items() if newest.get(_number(key)) == key]
+
+    def _newest(self) -> dict[tuple[str, int], VersionKey]:
+        ordered = sorted(self._observation.versions.values(), key=lambda observed: observed.generation)
+        return {_number(observed.key): observed.key for observed in ordered}
+
+    def _states(self, now_seconds: float, *, all_of_them: bool) -> dict[VersionKey, str]:
+        """Those that are to be stored: after each alarm, and now and then, for a history is long."""
+        with self._lock:
+            due = {
+                key: watched
+                for key, watched in self._watched.items()
+                if watched.state and (all_of_them or now_seconds - watched.told_seconds >= STATE_SECONDS)
+            }
+            for watched in due.values():
+                watched.told_seconds = now_seconds
+        return {key: watched.state for key, watched in due.items()}
 
     def _keep_up(self) -> None:
         """A watch for each version that is observed, and none for others."""
         with self._observation.lock:
-            observed = list(self._observation.versions)
-        for key in [key for key in self._watched if key not in observed]:
-            del self._watched[key]
-        for key in observed:
-            if key not in self._watched:
-                served = self._served(key)
-                if served is not None:
-                    self._watched[key] = self._open(key, served.settings)
+            observed = {key: each.schema for key, each in self._observation.versions.items()}
+        with self._lock:
+            for key in [key for key in self._watched if key not in observed]:
+                del self._watched[key]
+            for key, schema in observed.items():
+                if key not in self._watched:
+                    served = self._served(key)
+                    if served is not None:
+                        self._watched[key] = self._open(key, schema, served.settings)
 
-    def _open(self, key: VersionKey, settings: DriftSettings) -> _Watched:
+    def _open(self, key: VersionKey, schema: Schema, settings: DriftSettings) -> _Watched:
         watch = DriftWatch(key, settings, self._observation.settings.pane_seconds)
-        watched = _Watched(watch, settings)
+        watched = _Watched(watch, VersionFigures(key, schema, watch), settings)
         try:
             stored = self._store.get_reference(key)
             if stored is None:
@@ -155,8 +208,8 @@ class Watching:
             if wanted is not None:
                 watched.gatherer = _Gatherer(int(wanted.about[ROWS_WANTED]))
             state = self._store.load_drift(key)
-            if state:
-                watch.restore(state)
+            if state and watch.restore(state):
+                watched.state = state
         except (StoreError, Malformed, StateInvalid, KeyError, ValueError):
             log.exception("the reference of %s/%d cannot be read; set it anew", key.model, key.version)
         return watched
@@ -214,7 +267,8 @@ class Watching:
             return
         self._on_changes(watched.compare_with(profile, time.time()))
 
-    def _look(self, key: VersionKey, watched: _Watched, now_seconds: float) -> None:
+    def _look(self, key: VersionKey, watched: _Watched, now_seconds: float, busy: int) -> None:
+        """`busy`: watches that have something to look at, all together; the idle ones need no part of the processor."""
         with self._observation.lock:
             observed = self._observation.versions.get(key)
             if observed is None:
@@ -226,9 +280,13 @@ class Watching:
                 observed.service.window(seconds, now_seconds), observed.service.window(longest, now_seconds)
             )
         try:
-            changes = watched.watch.look(now_seconds, window, service, watches=len(self._watched))
+            with watched.lock:
+                changes = watched.watch.look(now_seconds, window, service, watches=busy)
+                watched.state = watched.watch.state()
+                if changes:
+                    watched.told_seconds = -math.inf
         except Exception:
-            log.exception("%s/%d could not be compared with its reference; the next look follows", *_named(key))
+            log.exception("%s/%d could not be compared with its reference; the next look follows", *_number(key))
             return
         self._on_changes(changes)
 
@@ -247,13 +305,12 @@ class Watching:
 
     def seen(self, model: str) -> list[Seen]:
         self._observation.meet(time.time())
-        with self._looking:
-            self._keep_up()
+        self._keep_up()
         with self._observation.lock:
             observed = [each for each in self._observation.versions.values() if model in ("", each.key.model)]
-            newest = {(each.key.model, each.key.version): each for each in sorted(observed, key=_generation)}
-        ordered = sorted(observed, key=lambda each: (each.key.model, each.key.version, each.generation))
-        return [self._seen(each, newest[each.key.model, each.key.version] is each) for each in ordered]
+            newest = self._newest()
+        ordered = sorted(observed, key=lambda each: (*_number(each.key), each.generation))
+        return [self._seen(each, newest[_number(each.key)] == each.key) for each in ordered]
 
     def _seen(self, observed: Observed, is_newest: bool) -> Seen:
         key = observed.key
@@ -306,24 +363,22 @@ class Watching:
         return await asyncio.to_thread(self._use, key, profile, audit)
 
     def _use(self, key: VersionKey, profile: Profile | None, audit: AuditEntry) -> int:
-        with self._looking:
-            watched = self._known(key)
-            record = self._store.put_reference(_reference(key, profile), audit=audit)
-            if watched.gatherer is not None:
-                self._store.delete_reference(gathering_key(key), audit=audit)
-            self._on_changes(watched.compare_with(profile, record.time.timestamp()))
-            return record.id
+        watched = self._known(key)
+        record = self._store.put_reference(_reference(key, profile), audit=audit)
+        if watched.gatherer is not None:
+            self._store.delete_reference(gathering_key(key), audit=audit)
+        self._on_changes(watched.compare_with(profile, record.time.timestamp()))
+        return record.id
 
     async def gather(self, key: VersionKey, rows: int, audit: AuditEntry) -> int:
         return await asyncio.to_thread(self._begin_gathering, key, rows, audit)
 
     def _begin_gathering(self, key: VersionKey, rows: int, audit: AuditEntry) -> int:
-        with self._looking:
-            watched = self._known(key)
-            wanted = Reference(gathering_key(key), "gathering", "", b"", {ROWS_WANTED: str(rows)})
-            record = self._store.put_reference(wanted, audit=audit)
-            watched.gatherer = _Gatherer(rows)
-            return record.id
+        watched = self._known(key)
+        wanted = Reference(gathering_key(key), "gathering", "", b"", {ROWS_WANTED: str(rows)})
+        record = self._store.put_reference(wanted, audit=audit)
+        watched.gatherer = _Gatherer(rows)
+        return record.id
 
     async def record(self, audit: AuditEntry) -> int:
         return (await asyncio.to_thread(self._audits.append_audit, audit)).id
@@ -333,6 +388,15 @@ class Watching:
         if watched is None:
             raise NotFound(f"version {key.version} of model {key.model!r} is not watched yet, or no longer; try again")
         return watched
+
+
+def warm_up() -> None:
+    """Imports what a first look would: it takes a second, for which the look would be charged like for its own work."""
+    rows = np.random.default_rng(0).normal(size=(2 * FEWEST_ROWS, 2))
+    samples = [
+        Sample(name, {"x": bins_of_cells([0.0], [1.0], [len(rows)])}, rows=rows, columns=("x", "y")) for name in "ab"
+    ]
+    evaluate(*samples)
 
 
 def _reference(key: VersionKey, profile: Profile | None) -> Reference:
@@ -345,9 +409,5 @@ def gathering_key(key: VersionKey) -> VersionKey:
     return VersionKey(key.model, key.version, key.digest + GATHERING)
 
 
-def _generation(observed: Observed) -> int:
-    return observed.generation
-
-
-def _named(key: VersionKey) -> tuple[str, int]:
+def _number(key: VersionKey) -> tuple[str, int]:
     return key.model, key.version

@@ -45,7 +45,11 @@ class Axis:
         at = low * (1 - place) + high * place
         if self.warp is Warp.LOG:
             return math.pow(10.0, at)
-        return math.sinh(at) * self.near if self.warp is Warp.BOTH_WAYS else at
+        if self.warp is Warp.LINEAR:
+            return at
+        if abs(at) < 20:
+            return math.sinh(at) * self.near
+        return math.copysign(math.exp(abs(at) - math.log(2) + math.log(self.near)), at)
 
     def ticks(self, most: int = MOST_TICKS) -> list[tuple[float, str]]:
         """At most so many round values within, ascending, each with its text."""
@@ -54,7 +58,13 @@ class Axis:
     def _warped(self, value: float) -> float:
         if self.warp is Warp.LOG:
             return math.log10(value) if value > 0 else -math.inf
-        return math.asinh(value / self.near) if self.warp is Warp.BOTH_WAYS else value
+        return self._both(value) if self.warp is Warp.BOTH_WAYS else value
+
+    def _both(self, value: float) -> float:
+        """asinh(value / near), also where the quotient is larger than the largest float."""
+        if abs(value) <= self.near * 1e6:
+            return math.asinh(value / self.near)
+        return math.copysign(math.log(abs(value)) - math.log(self.near) + math.log(2), value)
 
     def _values(self, most: int) -> list[float]:
         if self.warp is Warp.LINEAR:

@@ -129,13 +129,17 @@ def _plot(name: str, feature: pb.Feature) -> tuple[Markup | None, str]:
     if counts is None:
         pairs = category_pairs(feature)
         return (paired_bars(title, pairs), "") if pairs else (None, "No rows to draw.")
-    if (few := integers(counts)) is not None and len(few) > 1:
-        return paired_bars(title, integer_pairs(few, counts)), ""
+    if pairs := integer_pairs(feature, counts):
+        return paired_bars(title, pairs), ""
     return histogram(name, counts), axis_note(counts)
 
 
-def integer_pairs(few: list[int], counts: NumericCounts) -> list[Pair]:
-    """By value; where they are too many for one each, the rest comes last."""
+def integer_pairs(feature: pb.Feature, counts: NumericCounts) -> list[Pair]:
+    """Of few different integers one each by value, and the rest last; none where values are something else."""
+    means = (side.mean if side.HasField("mean") else None for side in (feature.live, feature.reference))
+    few = integers(counts, *means)
+    if not few:
+        return []
     pairs = pairs_of(list(zip(map("{:,}".format, few), counts.live.tolist(), counts.reference.tolist(), strict=True)))
     shown = shortened(pairs)
     return [p for p in pairs if p in shown] + [p for p in shown if p not in pairs]

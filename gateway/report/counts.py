@@ -20,6 +20,13 @@ Floats = npt.NDArray[np.float64]
 CUT = 0.005
 """Share of either sample's rows that may lie beyond the plot to each side, so that one value does not flatten all."""
 LEAST_STEPS, MOST_STEPS = 12, 40
+FEWEST = 5
+LARGEST_INTEGER = 1e9
+"""Sums of larger ones are rounded."""
+MANY_BINS, REST = 8, 3.0
+"""Of so many bins the first and the last are the rest if they are so many times wider than those beside them."""
+LARGEST = 1e307
+"""Beyond this, values are drawn here: sums and differences of larger ones are infinite."""
 DISCRETE = 12
 """So few different integers are drawn one by one."""
 
@@ -48,34 +55,45 @@ class NumericCounts:
 
 def numeric_counts(bins: Iterable[pb.FeatureBin]) -> NumericCounts | None:
     """Of bins with rows and without category; None where there are none."""
-    held = [b for b in bins if (b.live or b.reference) and not b.category and not math.isnan(b.low + b.high)]
+    held = [b for b in bins if (b.live or b.reference) and not b.category and b.low <= b.high]
+    held = [b for b in held if math.isfinite(b.low) or math.isfinite(b.high)]
     if not held:
         return None
     held.sort(key=lambda b: (b.low, b.high))
-    low = np.array([b.low for b in held])
-    high = np.array([b.high for b in held])
-    finite = np.concatenate([low[np.isfinite(low)], high[np.isfinite(high)]])
-    if not finite.size:
-        return None
-    reach = float(np.ptp(finite)) / 20 or abs(float(finite[0])) / 20 or 0.5  # how wide an open bin is drawn
-    low = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high, finite.min()) - reach)
-    high = np.where(np.isfinite(high), high, low + reach)
+    low = np.array([b.low for b in held]).clip(-LARGEST, LARGEST)
+    high = np.array([b.high for b in held]).clip(-LARGEST, LARGEST)
+    closed = np.array([math.isfinite(b.low) and math.isfinite(b.high) for b in held])
+    for at in np.flatnonzero(~closed):
+        if math.isinf(held[at].low):
+            low[at] = high[at] - _reach(low, high, closed, last=False)
+        else:
+            high[at] = low[at] + _reach(low, high, closed, last=True)
     rows = np.array([(b.live, b.reference) for b in held], np.float64)
     return NumericCounts(low, high, rows[:, 0].copy(), rows[:, 1].copy())
 
 
-def integers(counts: NumericCounts) -> list[int] | None:
-    """Where few bins hold rows and each has one integer to itself: those, one a bin; else None."""
-    if len(counts.low) > DISCRETE:
-        return None
-    found: list[int] = []
-    for low, high in zip(counts.low.tolist(), counts.high.tolist(), strict=True):
-        value = math.floor(high) if high > 0 else math.ceil(low)
-        alone = low < value <= high if high > 0 else low <= value < high or low == value == high == 0
-        if not alone or high - low > 1:
-            return None
-        found.append(value)
-    return found if len(set(found)) == len(found) else None
+def _reach(low: Floats, high: Floats, closed: npt.NDArray[np.bool_], *, last: bool) -> float:
+    """How wide an open bin is drawn: twice the one beside it."""
+    widths = (high - low)[closed].tolist()
+    return 2 * widths[-1 if last else 0] or 1.0 if widths else 1.0
+
+
+def integers(counts: NumericCounts, live_mean: float | None, reference_mean: float | None) -> list[int]:
+    """The values, one a bin, where there are few and all are integers; else none.
+
+    Bins do not tell what is in them; means do, which are exact. `*_mean`: of the rows in the bins, None without rows.
+    """
+    if len(counts.high) > DISCRETE or max(abs(counts.low[0]), abs(counts.high[-1])) > LARGEST_INTEGER:
+        return []
+    found = np.floor(counts.high)
+    if len(np.unique(found)) < len(found):
+        return []
+    for side, mean in ((counts.live, live_mean), (counts.reference, reference_mean)):
+        if not side.sum():
+            continue
+        if mean is None or not math.isclose(found @ side / side.sum(), mean, rel_tol=1e-9, abs_tol=1e-9):
+            return []
+    return [int(value) for value in found]
 
 
 def fitting_axis(counts: NumericCounts) -> Axis:
@@ -84,21 +102,43 @@ def fitting_axis(counts: NumericCounts) -> Axis:
     Logarithmic where values span decades or one sample would be squeezed into a small part of a linear axis.
     """
     sides = counts.sides
-    low = min(counts.quantile(side, CUT) for side in sides)
-    high = max(counts.quantile(side, 1 - CUT) for side in sides)
+    least, greatest = _inner(counts)
+    low = max(min(counts.quantile(side, CUT) for side in sides), least)
+    high = min(max(counts.quantile(side, 1 - CUT) for side in sides), greatest)
     touched = (counts.high >= low) & (counts.low <= high)
     if touched.sum() < 4:  # few values: with room beside them
         width = float((counts.high - counts.low)[touched].max())
         room = 4 * width or abs(low) / 2 or 0.5
         return Axis(low - room, high + room)
-    near = _nearest(counts)
     if _squeezed(counts, low, high):
         if low > 0:
             return Axis(low, high, Warp.LOG)
-        if near < max(abs(low), abs(high)) / 10:
+        farthest = max(abs(low), abs(high))
+        near = _nearest(counts, farthest)
+        if near < farthest / 10:
             return Axis(low, high, Warp.BOTH_WAYS, near)
     margin = (high / 2 - low / 2) * 0.04
     return Axis(low - margin, high + margin)
+
+
+def _inner(counts: NumericCounts) -> tuple[float, float]:
+    """Without a first or last bin that holds all the rest, much wider than its neighbour: nobody knows where in it."""
+    low, high = counts.low, counts.high
+    if len(low) < MANY_BINS:
+        return float(low[0]), float(high[-1])
+    least = high[0] if _is_rest((low[0], high[0]), (low[1], high[1])) else low[0]
+    greatest = low[-1] if _is_rest((low[-1], high[-1]), (low[-2], high[-2])) else high[-1]
+    return (float(least), float(greatest)) if least < greatest else (float(low[0]), float(high[-1]))
+
+
+def _is_rest(end: tuple[float, float], beside: tuple[float, float]) -> bool:
+    """Much wider on a linear axis, and on a logarithmic one where there is one."""
+    if end[1] - end[0] <= REST * (beside[1] - beside[0]):
+        return False
+    if min(end[0], beside[0]) <= 0 <= max(end[1], beside[1]):
+        return True
+    (a, b), (c, d) = ((math.log(abs(bin_[0])), math.log(abs(bin_[1]))) for bin_ in (end, beside))
+    return abs(a - b) > REST * abs(c - d)
 
 
 def _squeezed(counts: NumericCounts, low: float, high: float) -> bool:
@@ -106,17 +146,21 @@ def _squeezed(counts: NumericCounts, low: float, high: float) -> bool:
         return (counts.quantile(side, q) / 2 - low / 2) / (high / 2 - low / 2)
 
     spans_decades = low > 0 and high / low >= 100 and min(part(side, 0.5) for side in counts.sides) < 0.15
-    middles = [part(side, 0.95) - part(side, 0.05) for side in counts.sides]
+    fine = [side for side in counts.sides if _bins_within(counts, side) >= FEWEST]
+    middles = [part(side, 0.95) - part(side, 0.05) for side in fine]
     return spans_decades or any(0 < middle < 0.12 for middle in middles)
 
 
-def _nearest(counts: NumericCounts) -> float:
-    """A magnitude near to which half of the rows of the narrower sample lie."""
-    spreads = []
-    for side in counts.sides:
-        magnitudes = [abs(counts.quantile(side, q)) for q in (0.25, 0.75)]
-        spreads.append(max(magnitudes))
-    return max(min(spreads), 1e-300)
+def _bins_within(counts: NumericCounts, side: Floats) -> int:
+    """In how many bins nine tenths of a sample lie: fewer than a few have no shape that another axis would show."""
+    ends = [counts.quantile(side, q) for q in (0.05, 0.95)]
+    return int(((counts.high > ends[0]) & (counts.low < ends[1]) & (side > 0)).sum())
+
+
+def _nearest(counts: NumericCounts, farthest: float) -> float:
+    """A magnitude within which half of the rows of the narrower sample lie; not so small that nothing else is seen."""
+    halves = [max(abs(counts.quantile(side, q)) for q in (0.25, 0.75)) for side in counts.sides]
+    return max(min(halves), farthest * 1e-6, 1e-300)
 
 
 def step_count(counts: NumericCounts) -> int:
@@ -126,17 +170,28 @@ def step_count(counts: NumericCounts) -> int:
 
 
 def in_steps(counts: NumericCounts, side: Floats, axis: Axis, steps: int) -> Floats:
-    """float64[steps], what share of a sample's rows lies in each of so many steps of equal width.
+    """float64[steps], what share of a sample's rows lies in each of so many steps of equal width on the axis.
 
     The rows of a bin are spread evenly over its part of the axis; those beyond its ends are in no step.
     """
+    return np.diff(_cumulative(counts, side, axis, steps))
+
+
+def beyond(counts: NumericCounts, side: Floats, axis: Axis) -> tuple[float, float]:
+    """What share of a sample's rows lies before the axis, and what after it."""
+    before, until_end = _cumulative(counts, side, axis, 1).tolist()
+    return before, 1 - until_end if side.sum() else 0.0
+
+
+def _cumulative(counts: NumericCounts, side: Floats, axis: Axis, steps: int) -> Floats:
+    """float64[steps + 1], the share of rows that are left of each edge."""
     total = side.sum()
     if not total:
-        return np.zeros(steps)
+        return np.zeros(steps + 1)
     begin = np.array([axis.place(value) for value in counts.low]) * steps
     end = np.array([axis.place(value) for value in counts.high]) * steps
     begin = np.maximum(begin, -1e6)  # a logarithm of zero
     end = np.maximum(end, begin + 1e-9)
     edges = np.arange(steps + 1)[:, None]
-    reached = np.clip((edges - begin) / (end - begin), 0, 1)  # the part of each bin that is left of each edge
-    return np.diff(reached @ (side / total))
+    left: Floats = np.clip((edges - begin) / (end - begin), 0, 1) @ (side / total)
+    return left

@@ -6,10 +6,11 @@ from markupsafe import Markup
 
 from gateway.report import svg
 from gateway.report.axis import Axis, Warp
-from gateway.report.counts import Floats, NumericCounts, fitting_axis, in_steps, step_count
+from gateway.report.counts import Floats, NumericCounts, beyond, fitting_axis, in_steps, step_count
 from gateway.report.text import number, share
 
 WIDTH, HEIGHT = 340.0, 150.0
+NOTED = 0.01
 LEFT, RIGHT, TOP, BOTTOM = 6.0, 334.0, 18.0, 128.0
 
 
@@ -30,9 +31,16 @@ def histogram(name: str, counts: NumericCounts) -> Markup:
 
 
 def axis_note(counts: NumericCounts) -> str:
-    """What a reader should know of the axis; empty for a linear one."""
+    """What a reader should know of the axis: that it is not linear, and of rows beyond it, from NOTED on."""
     axis = fitting_axis(counts)
-    return "" if axis.warp is Warp.LINEAR else f"The axis is {axis.warp.value}."
+    notes = [] if axis.warp is Warp.LINEAR else [f"The axis is {axis.warp.value}."]
+    samples = (("live rows", counts.live), ("the reference", counts.reference))
+    for end, (side, value) in enumerate((("left", counts.low[0]), ("right", counts.high[-1]))):
+        parts = [(word, beyond(counts, rows, axis)[end]) for word, rows in samples if rows.sum()]
+        if any(part > NOTED for _, part in parts):
+            shares = ", ".join(f"{share(round(part, 4), 1)} of {word}" for word, part in parts)
+            notes.append(f"Further {side}, to {number(float(value), 3)}: {shares}.")
+    return " ".join(notes)
 
 
 def _outline(shares: Floats, top: float) -> list[tuple[float, float]]:

@@ -22,9 +22,11 @@ from gateway.report.effects import (
 from gateway.report.text import clean, p_value
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
-CALM_ROWS, MOST_ROWS = 10, 40
+CALM_ROWS, MOST_ROWS = 10, 25
 LINEAR_TO = 12.0
 """Thresholds; beyond, the scale is logarithmic, or a broken unit would leave nothing to see of all else."""
+MOST_THRESHOLDS = 1e9
+"""What is beyond ends there: of a broken reference an effect may be the largest number that there is."""
 WIDTH, HEIGHT = 1000.0, 16.0
 
 
@@ -87,7 +89,7 @@ def ranking(verdicts: Sequence[pb.DriftVerdict], most: int = MOST_ROWS) -> Ranki
 
 def scale_of(verdicts: Sequence[pb.DriftVerdict]) -> Scale:
     largest = [
-        in_thresholds(e.low, e)
+        min(in_thresholds(e.low, e), MOST_THRESHOLDS)
         for verdict in verdicts
         if (e := deciding_effect(verdict)) is not None and math.isfinite(e.low)
     ]

@@ -35,7 +35,9 @@ def number(value: float | None, digits: int = 4) -> str:
         decimals = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
         text = f"{value:,.{decimals}f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
-    return f"{value:.{digits - 2}e}".replace("e+0", "e+").replace("e-0", "e-")
+    mantissa, _, exponent = f"{value:.{digits - 2}e}".partition("e")
+    mantissa = mantissa.rstrip("0").rstrip(".")
+    return f"{mantissa}e{exponent[0]}{exponent[1:].lstrip('0')}"
 
 
 def share(part: float, whole: float) -> str:

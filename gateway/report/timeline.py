@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from gateway.report import svg
 from gateway.report.effects import DRIFTED, NOT_ENOUGH, STABLE
-from gateway.report.ranking import Scale
+from gateway.report.ranking import MOST_THRESHOLDS, Scale
 from gateway.report.text import age, clean, counted, number, seconds_of
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
@@ -57,6 +57,8 @@ class Timeline:
     grey: int
     """Further subjects, drawn as thin grey lines."""
     has_ribbon: bool
+    marks_raised: bool
+    """Dots stand where alarms were raised; else, where that is not told, since when they stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,13 @@ def timeline(report: pb.DriftReport) -> Timeline | None:
     if len(looks) < 2 or looks[0].seconds >= looks[-1].seconds:
         return None
     start, end = looks[0].seconds, looks[-1].seconds
-    scale = Scale(max([1.5, *(1.04 * e for look in looks for e in look.effects if math.isfinite(e))]))
+    scale = Scale(
+        max([1.5, *(1.04 * min(e, MOST_THRESHOLDS) for look in looks for e in look.effects if math.isfinite(e))])
+    )
     subjects = list(report.history_subjects)
-    loud = {v.subject for v in report.verdicts if v.alarmed} | {
+    tells = any(any(look.alarmed) for look in looks)
+    since = {v.subject: seconds_of(v.since) for v in report.verdicts if v.HasField("since")}
+    loud = {v.subject for v in report.verdicts if v.alarmed or v.alarmed_by_evidence} | {
         name for at, name in enumerate(subjects) if any(look.alarmed[at] for look in looks)
     }
     coloured = [at for at, name in enumerate(subjects) if name in loud][:MOST_LINES]
@@ -101,7 +107,10 @@ def timeline(report: pb.DriftReport) -> Timeline | None:
     parts.append(svg.line(0.0, y(1), WIDTH, y(1), class_="threshold"))
     for style, at in reversed(list(enumerate(coloured, first_style))):
         parts += [svg.path(run, class_=f"line line-{style}") for run in _runs(looks, at, x, y)]
-        parts += _marks(looks, at, style, x, y)
+        raised = _raised(looks, at) if tells else _since(looks, at, since.get(subjects[at]))
+        places = [(x(seconds), y(effect)) for seconds, effect in raised]
+        # A line without length that has round ends: it stays round in a stretched picture.
+        parts += [svg.path([place, place], class_=f"raised line-{style}") for place in places]
     parts += _ribbon(looks, x)
     last = [(clean(subjects[at]), looks[-1].effects[at]) for at in coloured]
     drawn = svg.picture(
@@ -122,6 +131,7 @@ def timeline(report: pb.DriftReport) -> Timeline | None:
         100 * y(1) / TOTAL,
         len(subjects) - len(coloured),
         any(look.decision for look in looks),
+        tells,
     )  # fmt: skip
 
 
@@ -157,16 +167,20 @@ def _runs(looks: Sequence[_Look], at: int, x: Place, y: Place) -> list[list[tupl
     return [run for run in runs if run]
 
 
-def _marks(looks: Sequence[_Look], at: int, style: int, x: Place, y: Place) -> list[Markup]:
-    """A dot where an alarm was raised: a line without length with round ends stays round in a stretched picture."""
-    marks = []
-    before = False
+def _raised(looks: Sequence[_Look], at: int) -> list[tuple[float, float]]:
+    """When, and how large the effect was."""
+    raised, before = [], False
     for look in looks:
         if look.alarmed[at] and not before and math.isfinite(look.effects[at]):
-            place = x(look.seconds), y(look.effects[at])
-            marks.append(svg.path([place, place], class_=f"raised line-{style}"))
+            raised.append((look.seconds, look.effects[at]))
         before = look.alarmed[at]
-    return marks
+    return raised
+
+
+def _since(looks: Sequence[_Look], at: int, seconds: float | None) -> list[tuple[float, float]]:
+    """The first look from then on: a window's first rows show in no look before its end."""
+    later = [look for look in looks if seconds is not None and look.seconds >= seconds]
+    return [(look.seconds, look.effects[at]) for look in later if math.isfinite(look.effects[at])][:1]
 
 
 def _ribbon(looks: Sequence[_Look], x: Place) -> list[Markup]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway.report.effects import DRIFTED, NOT_ENOUGH, STABLE
 from gateway.report.text import age, clean, counted, listed, moment, seconds_of
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
+
+DERIVED = {"projection", "joint"}
+"""Roles of what is made of several features' rows."""
 
 MEASURES = {
     "PSI": "Population stability index: how unequally rows spread over some twenty intervals or categories that the "
@@ -17,6 +20,10 @@ MEASURES = {
     "KS": "Kolmogorov-Smirnov: the largest difference between the shares of rows below any one value. 0.1: a tenth of "
     "the rows lies elsewhere.",
     "Wasserstein distance": "How far the average row has moved, in standard deviations of the reference.",
+    "difference of means": "How far the mean has moved, in standard deviations of the reference. Tested where values "
+    "vary so little that the intervals they are counted in do not tell.",
+    "|ln σ′/σ|": "How much wider or narrower values have become: 0.1 is about a tenth.",
+    "rows beside a constant": "The share of rows that differ from what was always the same.",
     "total variation": "The share of rows that would have to change their category.",
     "difference of shares": "The share of rows in question, less that in the reference.",
     "Cohen's q": "How far a correlation has moved, by Fisher's z. 0.1 is small, 0.3 medium, 0.5 large.",
@@ -28,8 +35,8 @@ WORDS = {
     "drifted": "A measure is at or above its threshold, and chance does not explain it. Both together: ten million "
     "rows make any change certain, a hundred make any measure large.",
     "stable": "Not drifted, and a change at the threshold would have shown in so many rows.",
-    "not enough data": "Not drifted, but with so few rows a change at the threshold need not have shown. A longer "
-    "window or a larger reference would tell.",
+    "not enough data": "Not drifted, but with so few rows, or values so near to each other, a change at the threshold "
+    "need not have shown. A longer window or a larger reference would tell.",
     "alarm": "Raised after several looks with drift in a row, and cleared after more without, so that one odd window "
     "does neither. “Since” is the start of the first window of the row.",
     "in thresholds": "A measure divided by its threshold, so that measures can be compared: at 1 a change begins to "
@@ -59,44 +66,52 @@ class Headline:
 
 def headline(report: pb.DriftReport) -> Headline:
     verdicts = list(report.verdicts)
-    alarmed = [clean(v.subject, 60) for v in verdicts if v.alarmed]
-    fresh = [clean(v.subject, 60) for v in verdicts if v.decision == DRIFTED and not v.alarmed]
-    if not report.HasField("reference") or report.reference.rows_wanted or not verdicts:
+    alarmed = [v for v in verdicts if v.alarmed]
+    fresh = [v for v in verdicts if v.decision == DRIFTED and not v.alarmed]
+    if not verdicts:
         return _nothing_compared(report)
     if alarmed:
-        begun = min((v.since for v in verdicts if v.alarmed and v.HasField("since")), key=seconds_of, default=None)
+        begun = min((v.since for v in alarmed if v.HasField("since")), key=seconds_of, default=None)
         many = (
             f"{len(alarmed):,} of {counted(len(verdicts), 'comparison')} {'is' if len(alarmed) == 1 else 'are'} alarmed"
         )
         if begun is not None:
             many += f", the first since {moment(begun)}: {age(seconds_of(report.looked_at) - seconds_of(begun))} by now"
-        calm = [v for v in verdicts if v.alarmed and v.decision != DRIFTED]
+        calm = [v for v in alarmed if v.decision != DRIFTED]
         details = [f"{many}."]
         if calm:
             details.append(f"In the last look {counted(len(calm), 'alarm')} had no drift; more such looks clear it.")
         if fresh:
-            details.append(f"Not yet often enough for an alarm: {listed(fresh)}.")
-        return Headline("loud", "drifted", f"Drift of {listed(alarmed)}", " ".join(details))
+            details.append(f"Not yet often enough for an alarm: {listed(_names(fresh))}.")
+        return Headline("loud", "drifted", f"Drift of {listed(_names(alarmed))}", " ".join(details))
     if fresh:
         waiting = "No alarm is raised yet: that takes more such looks in a row."
-        return Headline("loud", "drifted", f"The last look shows drift of {listed(fresh)}", waiting)
-    by_evidence = [clean(v.subject, 60) for v in verdicts if v.alarmed_by_evidence]
+        return Headline("loud", "drifted", f"The last look shows drift of {listed(_names(fresh))}", waiting)
+    by_evidence = [v for v in verdicts if v.alarmed_by_evidence]
     if by_evidence:
         why = "A small change that lasts: no single window shows it, all panes together do."
-        return Headline("loud", "drifted, by evidence", f"Evidence of drift of {listed(by_evidence)}", why)
+        return Headline("loud", "drifted, by evidence", f"Evidence of drift of {listed(_names(by_evidence))}", why)
     return _nothing_found(report)
 
 
+def _names(verdicts: Sequence[pb.DriftVerdict]) -> list[str]:
+    """Without what is made of several features, where one of these is there itself."""
+    own = [verdict for verdict in verdicts if verdict.role not in DERIVED]
+    return [clean(verdict.subject, 60) for verdict in own or verdicts]
+
+
 def _nothing_found(report: pb.DriftReport) -> Headline:
-    unsure = sum(verdict.decision == NOT_ENOUGH for verdict in report.verdicts)
+    unsure = [verdict for verdict in report.verdicts if verdict.decision == NOT_ENOUGH]
     rows, compared = counted(report.window.rows, "live row"), counted(len(report.verdicts), "comparison")
-    if unsure:
+    more = "larger reference" if report.reference.rows < report.window.rows else "longer window"
+    if report.decision != STABLE:
         return Headline(
             "unknown", "not enough data", "Not enough data to tell",
             f"With {rows} against {report.reference.rows:,}, a change at the threshold need not have shown in "
-            f"{unsure:,} of {compared}. A longer window would tell.",
+            f"{len(unsure):,} of {compared}. A {more} would tell.",
         )  # fmt: skip
-    shown = f"All {compared} of {rows}: a change at a threshold would have shown."
+    sure = f"{len(report.verdicts) - len(unsure):,} of {compared}" if unsure else f"all {compared}"
+    shown = f"In {sure} of {rows}, a change at a threshold would have shown."
     return Headline("calm", "stable", "No drift: live rows are distributed as the reference's", shown)
 
 

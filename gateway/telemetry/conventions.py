@@ -51,6 +51,12 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("driftgate.input.duration", "double", (SPAN, RUN_SPAN), "Seconds of putting the run's inputs together."),
     Attribute("driftgate.run.duration", "double", (SPAN, RUN_SPAN), "Seconds inside ONNX Runtime."),
     Attribute("driftgate.output.duration", "double", (SPAN,), "Seconds from the run's end to the reply."),
+    Attribute("driftgate.drift.subject", "string", (METRIC, EVENT), "What has drifted: a feature, an output, ..."),
+    Attribute("driftgate.drift.role", "string", (METRIC, EVENT), "feature, output, service, projection or joint."),
+    Attribute(
+        "driftgate.drift.aspect", "string", (METRIC, EVENT), "What of it: distribution, missing, correlation, ..."
+    ),
+    Attribute("driftgate.drift.measure", "string", (METRIC, EVENT), "PSI, KS, Wasserstein distance, ..."),
     Attribute("driftgate.worker", "int", (SPAN, RUN_SPAN, EVENT), "The worker's number."),
 )
 

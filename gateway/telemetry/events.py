@@ -57,6 +57,21 @@ FIELDS: dict[str, Attribute] = {
     "error": Attribute("driftgate.error.message", "string", (EVENT,), "What was wrong."),
     "count": Attribute("driftgate.event.count", "int", (EVENT,), "How many the event stands for."),
     "window": Attribute("driftgate.event.window", "double", (EVENT,), "Seconds in which these came."),
+    "subject": _conventional["driftgate.drift.subject"],
+    "role": _conventional["driftgate.drift.role"],
+    "aspect": _conventional["driftgate.drift.aspect"],
+    "measure": _conventional["driftgate.drift.measure"],
+    "value": Attribute("driftgate.drift.value", "double", (EVENT,), "The measure's value, in its own unit."),
+    "threshold": Attribute("driftgate.drift.threshold", "double", (EVENT,), "From which value on a change matters."),
+    "p": Attribute("driftgate.drift.p", "double", (EVENT,), "p-value, corrected for all hypotheses and looks."),
+    "by": Attribute("driftgate.drift.by", "string", (EVENT,), "window: a look at one; evidence: that of all panes."),
+    "since": Attribute("driftgate.drift.since", "double", (EVENT,), "Unix time from which on, in seconds."),
+    "drift_window": Attribute("driftgate.drift.window", "double", (EVENT,), "Seconds of the window."),
+    "rows": Attribute("driftgate.drift.rows", "int", (EVENT,), "Rows of the window."),
+    "reference": Attribute(
+        "driftgate.drift.reference", "string", (EVENT,), "Digest of the reference; of service: the time before."
+    ),
+    "verdict": Attribute("driftgate.drift.verdict", "string", (EVENT,), "All of it in a sentence."),
     "signal": Attribute(
         "driftgate.telemetry.signal", "string", (EVENT,),
         "What was dropped: spans, metrics (data points), logs (log records), access_log (lines).",
@@ -155,6 +170,23 @@ TELEMETRY_DROPPED = EventKind(
     ("signal", "count", "window", "error"),
 )  # fmt: skip
 
+_OF_DRIFT = (
+    "model", "version", "digest", "subject", "role", "aspect", "measure", "value", "threshold", "p", "by",
+    "drift_window", "rows", "reference", "verdict",
+)  # fmt: skip
+DRIFT_DETECTED = EventKind(
+    "driftgate.drift.detected", logging.WARNING,
+    "A feature, an output, all features together, or how a version answers, has drifted, often enough in a row.",
+    "version {version} of {model!r} has drifted, by {by}: {verdict}",
+    (*_OF_DRIFT, "since"),
+)  # fmt: skip
+DRIFT_CLEARED = EventKind(
+    "driftgate.drift.cleared", logging.INFO,
+    "An alarm has ended: there was no drift any more, often enough in a row, or the reference is another one.",
+    "the alarm of {subject} in version {version} of {model!r}, by {by}, has ended: {verdict}",
+    _OF_DRIFT,
+)  # fmt: skip
+
 CATALOGUE: tuple[EventKind, ...] = (
     VERSION_LOADED,
     VERSION_SWAPPED,
@@ -168,6 +200,8 @@ CATALOGUE: tuple[EventKind, ...] = (
     REQUESTS_REFUSED,
     REPOSITORY_PROBLEM,
     TELEMETRY_DROPPED,
+    DRIFT_DETECTED,
+    DRIFT_CLEARED,
 )
 
 

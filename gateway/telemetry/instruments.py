@@ -43,7 +43,7 @@ class Instrument(BaseModel):
     description: str = Field(pattern=r"\.$")
     attributes: tuple[str, ...]
     source: str
-    prometheus_buckets: Literal["counted"] | tuple[int, int] | None = None
+    prometheus_buckets: Literal["counted", "none"] | tuple[int, int] | None = None
 
     @model_validator(mode="after")
     def _buckets(self) -> Self:
@@ -59,9 +59,13 @@ class Instrument(BaseModel):
         return not self.source.startswith(SYNCHRONOUS)
 
     @property
+    def in_prometheus(self) -> bool:
+        return self.prometheus_buckets != "none"
+
+    @property
     def bounds(self) -> tuple[float, ...]:
         """Of the classic buckets, without +Inf; () where there are none."""
-        if self.prometheus_buckets is None:
+        if self.prometheus_buckets in (None, "none"):
             return ()
         if isinstance(self.prometheus_buckets, str):
             return CLASSIC_SECONDS

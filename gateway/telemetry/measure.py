@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.telemetry.conventions import CODES, SERVER_ERRORS
+from gateway.telemetry.drift_measures import DRIFT, VersionDrift
 from gateway.telemetry.durations import OVERFLOW as OVERFLOW_MODEL
 from gateway.telemetry.durations import DurationRecorder
 from gateway.telemetry.instruments import Instrument, MetricsInvalid, instruments
+from gateway.telemetry.signed import SignedDistribution
 from gateway.telemetry.snapshot import Attributes, AttributeValue, Distribution, Measurement, Point, Snapshot
 from runtime.shm.series import OVERFLOWS, Series, SeriesKey, SeriesReader
 from runtime.shm.series_layout import ROWS_OFFSET, SCALE, TIME_OFFSET
@@ -24,7 +26,8 @@ NS = 1e-9  # s
 OVERFLOWED: Attributes = (("otel.metric.overflow", True),)
 SIGNALS = ("span", "metric_data_point", "log")
 
-Value = int | float | Distribution
+SeriesValue = int | float | Distribution
+Value = SeriesValue | SignedDistribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Figures:
     processors: Callable[[], Sequence[ProcessorFigures]] = tuple
     exporters: Callable[[], Sequence[ExporterFigures]] = tuple
     access_log_dropped: Callable[[], int] = int
+    drift: Callable[[], Sequence[VersionDrift]] = tuple
 
 
 class Measures:
@@ -137,6 +141,8 @@ class Measures:
             "durations.load": _own(lambda: _durations(figures.loads)),
             "durations.swap": _own(lambda: _durations(figures.swaps)),
         }
+        for name, read_drift in DRIFT.items():
+            sources[f"drift.{name}"] = _own(functools.partial(_drift, figures.drift, read_drift))
         for signal in SIGNALS:
             for name, read_exporter in EXPORTER.items():
                 sources[f"exporters.{signal}.{name}"] = _shared(
@@ -152,9 +158,10 @@ class Measures:
         return range(self._figures.workers_expected)
 
 
-Row = tuple[tuple[AttributeValue | None, ...] | None, Value]
-"""Values of the instrument's attributes, in its order (None: does not apply), and the value. None for all of the
-attributes: they found no room."""
+Attributed = tuple[AttributeValue | None, ...] | None
+Row = tuple[Attributed, Value] | tuple[Attributed, Value, int]
+"""Values of the instrument's attributes, in its order (None: does not apply), and the value; from when on it counts,
+where that is not the source's start. None for all of the attributes: they found no room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +224,25 @@ def _components(
                 yield (name, each.component_type, error or None), value
 
 
-def _point(instrument: Instrument, values: tuple[AttributeValue | None, ...] | None, value: Value) -> Point:
+def _drift(
+    figures: Callable[[], Sequence[VersionDrift]], read: Callable[[VersionDrift], Iterable[Row]]
+) -> Iterable[Row]:
+    for version in figures():
+        yield from read(version)
+
+
+def _point(instrument: Instrument, values: Attributed, value: Value, start_unix_ns: int = 0) -> Point:
     if values is None:
         return Point(OVERFLOWED, value)
     named = zip(instrument.attributes, values, strict=False)  # not every instrument has the last, error.type
-    return Point(tuple((key, worth) for key, worth in named if worth is not None), value)
+    return Point(tuple((key, worth) for key, worth in named if worth is not None), value, start_unix_ns)
 
 
-def _grouped(instrument: Instrument, totals: Iterable[Series], read: Callable[[Series], Value | None]) -> list[Point]:
+def _grouped(
+    instrument: Instrument, totals: Iterable[Series], read: Callable[[Series], SeriesValue | None]
+) -> list[Point]:
     """One point for each combination of the instrument's attributes: series that differ in others are added up."""
-    points: dict[Attributes, Value] = {}
+    points: dict[Attributes, SeriesValue] = {}
     for series in totals:
         value = read(series)
         if value is None:
@@ -304,12 +320,12 @@ def _counter(name: str) -> Callable[[Series], int]:
     return lambda series: series.counters[name]
 
 
-def _where_run(read: Callable[[Series], Value]) -> Callable[[Series], Value | None]:
+def _where_run(read: Callable[[Series], SeriesValue]) -> Callable[[Series], SeriesValue | None]:
     """None of series that nothing ran in: refusals have no queue and no run."""
     return lambda series: read(series) if series.counters["ran_requests"] else None
 
 
-SERIES: Mapping[str, Callable[[Series], Value | None]] = {
+SERIES: Mapping[str, Callable[[Series], SeriesValue | None]] = {
     "series.duration": duration,
     "series.requests": _counter("requests"),
     "series.refused": lambda series: series.counters["requests"] if series.key.code else None,

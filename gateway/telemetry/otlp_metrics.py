@@ -8,6 +8,7 @@ exporter counts it), as OpenTelemetry's specification has it; sending it again w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -27,6 +28,7 @@ from gateway.telemetry.conventions import SCHEMA_URL, SCOPE
 from gateway.telemetry.instruments import Instrument, Kind
 from gateway.telemetry.periodic_export import Payload
 from gateway.telemetry.settings import Temporality
+from gateway.telemetry.signed import Side, SignedDistribution
 from gateway.telemetry.snapshot import Attributes, AttributeValue, Distribution, Point, Snapshot
 from gateway.version import VERSION
 
@@ -34,6 +36,7 @@ MAX_PAYLOAD_BYTES = 3_500 * 1024
 """Under 3.5 MiB: receivers accept 4 MiB as gRPC's default, and the frame around it is not ours."""
 
 DataPoint = NumberDataPoint | ExponentialHistogramDataPoint
+Value = int | float | Distribution | SignedDistribution
 
 
 class MetricsEncoder:
@@ -49,7 +52,7 @@ class MetricsEncoder:
         self._resource = resource
         self._temporality = temporality
         self._max_payload_bytes = max_payload_bytes
-        self._before: dict[tuple[str, Attributes], int | float | Distribution] = {}
+        self._before: dict[tuple[str, Attributes], Value] = {}
         self._before_unix_ns = 0
 
     def start_from(self, snapshot: Snapshot) -> None:
@@ -67,14 +70,17 @@ class MetricsEncoder:
         for measurement in snapshot.measurements:
             instrument = measurement.instrument
             changes = is_delta(self._temporality, instrument)
-            start = max(measurement.start_unix_ns, self._before_unix_ns) if changes else measurement.start_unix_ns
+            before = self._before_unix_ns if changes else 0
             points = self._deltas(instrument, measurement.points) if changes else measurement.points
-            encoded = (self._data_point(point, start, snapshot.unix_ns) for point in points)
+            encoded = (
+                self._data_point(point, max(measurement.start_unix_ns, point.start_unix_ns, before), snapshot.unix_ns)
+                for point in points
+            )
             payloads.add(instrument, encoded, is_delta=changes)
         self.start_from(snapshot)
         return payloads.finished()
 
-    def _delta_values(self, snapshot: Snapshot) -> dict[tuple[str, Attributes], int | float | Distribution]:
+    def _delta_values(self, snapshot: Snapshot) -> dict[tuple[str, Attributes], Value]:
         """What has gone from the snapshot is forgotten: should it come back, it has begun anew."""
         return {
             (measurement.instrument.name, point.attributes): point.value
@@ -92,18 +98,25 @@ class MetricsEncoder:
                 if isinstance(before, Distribution):
                     value = value.since(before, self._before_unix_ns)
                 if value.count:
-                    yield Point(point.attributes, value)
+                    yield replace(point, value=value)
+            elif isinstance(value, SignedDistribution):
+                if isinstance(before, SignedDistribution):
+                    value = value.since(before)
+                if value.count:
+                    yield replace(point, value=value)
             else:
                 if isinstance(before, (int, float)) and before <= value:
                     value -= before
                 if value:
-                    yield Point(point.attributes, value)
+                    yield replace(point, value=value)
 
     def _data_point(self, point: Point, start_unix_ns: int, unix_ns: int) -> DataPoint:
         attributes = [KeyValue(key=key, value=_any_value(value)) for key, value in point.attributes]
         value = point.value
         if isinstance(value, Distribution):
             return self._histogram(value, attributes, start_unix_ns, unix_ns)
+        if isinstance(value, SignedDistribution):
+            return _signed(value, attributes, start_unix_ns, unix_ns)
         number = NumberDataPoint(attributes=attributes, start_time_unix_nano=start_unix_ns, time_unix_nano=unix_ns)
         if isinstance(value, int):
             number.as_int = value
@@ -137,6 +150,29 @@ class MetricsEncoder:
                 for exemplar in value.exemplars
             ],
         )
+
+
+def _signed(
+    value: SignedDistribution, attributes: Sequence[KeyValue], start_unix_ns: int, unix_ns: int
+) -> ExponentialHistogramDataPoint:
+    """A sum that may fall is left out, as OpenTelemetry's data model asks for."""
+    return ExponentialHistogramDataPoint(
+        attributes=attributes,
+        start_time_unix_nano=start_unix_ns,
+        time_unix_nano=unix_ns,
+        count=value.count,
+        sum=value.total,
+        min=value.minimum,
+        max=value.maximum,
+        scale=value.scale,
+        zero_count=value.zero,
+        positive=_buckets(value.positive),
+        negative=_buckets(value.negative),
+    )
+
+
+def _buckets(side: Side) -> ExponentialHistogramDataPoint.Buckets:
+    return ExponentialHistogramDataPoint.Buckets(offset=side.offset, bucket_counts=side.counts.tolist())
 
 
 def is_delta(temporality: Temporality, instrument: Instrument) -> bool:

@@ -71,7 +71,8 @@ class _Families(Collector):
             target.add_sample(TARGET, _labels(sorted(self._resource.items())), 1)
             yield target
         for measurement in self._snapshot.measurements:
-            yield _family(measurement)
+            if measurement.instrument.in_prometheus:
+                yield _family(measurement)
 
 
 def _family(measurement: Measurement) -> Metric:
@@ -82,7 +83,7 @@ def _family(measurement: Measurement) -> Metric:
         labels = _labels(point.attributes)
         if isinstance(point.value, Distribution):
             _add_histogram(family, labels, point.value, instrument)
-        else:
+        elif isinstance(point.value, int | float):
             family.add_sample(sample_name(instrument), labels, point.value)
     return family
 

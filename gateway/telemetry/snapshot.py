@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gateway.telemetry.instruments import Instrument
+from gateway.telemetry.signed import SignedDistribution
 from runtime.shm.series import Exemplar, Words
 
 AttributeValue = str | int | bool
@@ -96,8 +97,11 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Point:
+    """`start_unix_ns`: from when on this one counts, where that is later than the measurement's; 0: it is not."""
+
     attributes: Attributes
-    value: int | float | Distribution
+    value: int | float | Distribution | SignedDistribution
+    start_unix_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,8 @@ def representatives(edges: Floats) -> Floats:
     """For each bin (a, b] the value with the least relative error, 2ab/(a+b); 0 where 0 lies inside."""
     low, high = edges[:-1], edges[1:]
     if low.size and (low[0] > 0 or high[-1] < 0):
-        return low * (2 / (1 + low / high))
+        with np.errstate(over="ignore"):  # of a bin from the largest number to next to none
+            return low * (2 / (1 + low / high))
     same_sign = np.sign(low) * np.sign(high) > 0
     middle = np.where((low < 0) & (high >= 0), 0.0, low / 2 + high / 2)
     with np.errstate(over="ignore"):  # of a bin that spans everything

@@ -17,16 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.drift.binned import Bins, RateCounts
-from runtime.drift.correlation import Correlation
+from runtime.drift.correlation import Correlation, rank_correlations
 from runtime.drift.evaluate import Sample
 from runtime.drift.evidence import Evidence
 from runtime.drift.of_sketches import PreparedReference as PreparedHistograms
-from runtime.drift.of_sketches import category_pair, correlation_of_moments, evidence_bins, frequent_pair
+from runtime.drift.of_sketches import category_pair, evidence_bins, frequent_pair
 from runtime.drift.projection import projection_bins
 from runtime.drift.verdict import Role
 from runtime.profile.matching import Match, Sketch, match
 from runtime.profile.schema import PREDICTION, Schema
-from runtime.profile.summary import Summary
+from runtime.profile.summary import SampledRows, Summary
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,21 +52,20 @@ class Compared:
 class PreparedReference:
     """A reference, and what follows from it alone, such as its bins at each scale that was asked for.
 
-    source: what verdicts call it: its digest. spreads: of each feature's correlation with the prediction (see
-    Correlation.spread); correlations without one are not compared. One thread at a time. Memory: about twice that of
+    source: what verdicts call it: its digest. One thread at a time. Memory: about twice that of
     the summary.
     """
 
-    def __init__(self, summary: Summary, source: str, spreads: Mapping[str, float] | None = None) -> None:
+    def __init__(self, summary: Summary, source: str) -> None:
         self.summary = summary
         self.source = source
-        self.spreads = dict(spreads or {})
         self._moments = summary.moments()
         self._histograms = PreparedHistograms(summary.histograms(), self._moments)
         self._frequent = summary.frequent()
         self._categories = summary.categories()
         self._rates = {name: RateCounts(*counts) for name, counts in summary.rates().items()}
         self._sample = summary.sample()
+        self._correlated: dict[str, Correlation] | None = None
         self._match: Match | None = None
         self._matched = ""
 
@@ -148,15 +147,11 @@ class PreparedReference:
     def _correlations(self, live: Summary, matched: Match) -> dict[str, tuple[Correlation, Correlation]]:
         if not matched.same_prediction:
             return {}
-        moments = live.moments()
-        found = {}
-        for name in matched.of(Sketch.HISTOGRAM):
-            spread = self.spreads.get(name)
-            if spread is not None:
-                before, now = (correlation_of_moments(side[name], spread=spread) for side in (self._moments, moments))
-                if before is not None and now is not None:
-                    found[name] = before, now
-        return found
+        now = _rank_correlations(live.sample())
+        if self._correlated is None:
+            self._correlated = _rank_correlations(self._sample)
+        compared = self._correlated.keys() & now.keys() & set(matched.of(Sketch.HISTOGRAM))
+        return {name: (self._correlated[name], now[name]) for name in sorted(compared)}
 
     def _rows(self, live: Summary, matched: Match) -> tuple[tuple[str, ...], Floats, Floats]:
         """Columns that both keep, and the rows; no columns where there are too few of either."""
@@ -168,3 +163,10 @@ class PreparedReference:
             return (), before.rows, now.rows
         rows, live_rows = (side.rows[:, [side.columns.index(name) for name in common]] for side in (before, now))
         return common, rows, live_rows
+
+
+def _rank_correlations(sample: SampledRows) -> dict[str, Correlation]:
+    """Of ranks, from rows: the moments' correlation of columns with heavy tails hangs on a few values of millions."""
+    if PREDICTION not in sample.columns or len(sample.rows) < FEWEST_ROWS:
+        return {}
+    return rank_correlations(sample.rows, sample.columns, PREDICTION)

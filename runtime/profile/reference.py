@@ -8,7 +8,7 @@
     body, before it is compressed
     ┌─────────────────────────────────┬──────────────────────────────┬─────────────────────────────────────────────┐
     │ bytes u32, schema: JSON         │ bytes u32, summary, as above │ bytes u32, facts: JSON with the keys about, │
-    │                                 │                              │ labels, spreads, sorted                     │
+    │                                 │                              │ labels, sorted                              │
     └─────────────────────────────────┴──────────────────────────────┴─────────────────────────────────────────────┘
 
 Little-endian throughout; JSON is UTF-8 without spaces. The checksum (zlib's CRC-32) is over all that comes before it.
@@ -26,7 +26,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from runtime.drift.correlation import correlation_of
 from runtime.profile.schema import Schema
 from runtime.profile.summary import Summary
 from runtime.repository.layout import MAX_PROFILE_BYTES
@@ -48,9 +47,6 @@ MAX_FACT_CHARACTERS = 4_096
 MAX_LABELS = 1_024
 """Different values of a target. With more it is no label but a number."""
 
-LEAST_SPREAD_ROWS = 30
-"""Of the sample: with fewer rows, nothing is said of how much a correlation varies."""
-
 MOST_ROWS = 1 << 62
 
 
@@ -59,7 +55,6 @@ class Profile:
     """What a version's live traffic is compared with.
 
     about: where it comes from, as given, among it `version_digest`: of the version that it was made with.
-    spreads: by feature, how much its correlation with the prediction varies (runtime.drift.correlation).
     labels: how often each value of the target came; "" is a missing one. Empty without a target, or for numbers.
     """
 
@@ -69,7 +64,6 @@ class Profile:
     about: Mapping[str, str]
     created_at_seconds: float
     rows: int
-    spreads: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,14 +77,12 @@ class Profile:
         cls, summary: Summary, about: Mapping[str, str], created_at_seconds: float, labels: Mapping[str, int]
     ) -> Self:
         """Of all rows of a data set."""
-        spreads = spreads_of(summary)
-        return cls("profile", summary.schema, summary, about, created_at_seconds, summary.rows, spreads, labels)
+        return cls("profile", summary.schema, summary, about, created_at_seconds, summary.rows, labels)
 
     @classmethod
     def of_live(cls, summary: Summary, about: Mapping[str, str], created_at_seconds: float) -> Self:
         """Of the first rows that a version served, where there is no profile of its training data."""
-        spreads = spreads_of(summary)
-        return cls("live", summary.schema, summary, about, created_at_seconds, summary.rows, spreads)
+        return cls("live", summary.schema, summary, about, created_at_seconds, summary.rows)
 
     @property
     def version_digest(self) -> str:
@@ -124,16 +116,6 @@ class Profile:
         return f"Profile(kind={self.kind}, rows={self.rows}, features={len(self.schema.features)})"
 
 
-def spreads_of(summary: Summary) -> dict[str, float]:
-    """By feature, the spread of its correlation with the prediction, from the sample of rows."""
-    sample = summary.sample()
-    if summary.schema.prediction is None or len(sample.rows) < LEAST_SPREAD_ROWS:
-        return {}
-    prediction = sample.rows[:, -1]
-    found = {name: correlation_of(sample.rows[:, at], prediction) for at, name in enumerate(sample.columns[:-1])}
-    return {name: each.spread for name, each in found.items() if each.rows >= LEAST_SPREAD_ROWS}
-
-
 def _problem(profile: Profile) -> str:
     facts: list[Any] = [*profile.about, *profile.about.values(), *profile.labels]
     if profile.kind not in KINDS:
@@ -145,16 +127,13 @@ def _problem(profile: Profile) -> str:
     counts: list[Any] = [*profile.labels.values()]
     if not all(type(count) is int and 0 <= count < MOST_ROWS for count in counts):
         return "labels: expected counts of 0 or more"
-    spreads: list[Any] = [*profile.spreads.values()]
-    if not all(type(spread) is float and 0 < spread < math.inf for spread in spreads):
-        return "spreads: expected numbers above 0"
     if not (0 <= profile.created_at_seconds < math.inf and 0 <= profile.rows < MOST_ROWS):
         return "expected a time and rows of 0 or more"
     return ""
 
 
 def _body(profile: Profile) -> bytes:
-    facts = {"about": dict(profile.about), "labels": dict(profile.labels), "spreads": dict(profile.spreads)}
+    facts = {"about": dict(profile.about), "labels": dict(profile.labels)}
     parts = (_text(profile.schema.to_json()), profile.summary.encode(), _text(_json(facts)))
     return b"".join(LENGTH.pack(len(part)) + part for part in parts)
 
@@ -191,9 +170,7 @@ def _decode(data: bytes) -> Profile:
     summary = _summary(schema, summary_bytes)
     if summary.rows != rows:
         raise Malformed(f"expected a summary of {rows} rows, got {summary.rows}")
-    return Profile(
-        KINDS[kind], schema, summary, facts["about"], created_at_seconds, rows, facts["spreads"], facts["labels"]
-    )
+    return Profile(KINDS[kind], schema, summary, facts["about"], created_at_seconds, rows, facts["labels"])
 
 
 def _inflated(packed: bytes, size: int) -> bytes:
@@ -240,8 +217,8 @@ def _facts(text: str) -> dict[str, dict[str, Any]]:
         facts = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the facts are not JSON: {error}") from None
-    if not isinstance(facts, dict) or set(facts) != {"about", "labels", "spreads"}:
-        raise Malformed("expected the facts about, labels, spreads")
+    if not isinstance(facts, dict) or set(facts) != {"about", "labels"}:
+        raise Malformed("expected the facts about and labels")
     if not all(isinstance(value, dict) for value in facts.values()) or _json(facts) != text:
         raise Malformed("expected the facts as they are written, in their only form")
     return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
 
@@ -31,7 +32,7 @@ from gateway.messages import (
     manifest_document,
     same_user,
 )
-from runtime.repository.manifest import BATCH_LIMIT_ROWS, Manifest, manifest_of
+from runtime.repository.manifest import BATCH_LIMIT_ROWS, Manifest, manifest_of, parse_manifest
 
 ORDER = VersionOrder(
     version=2**63 - 1, digest="sha256:a", generation=3, folder="/é", model_filename="model.onnx", file_bytes=7,
@@ -150,3 +151,17 @@ def test_a_workers_part_of_a_manifest_survives_the_way_to_it(document: dict[str,
         update={"versions": plain.versions, "labels": plain.labels, "default": plain.default}
     )
     assert manifest_document(there) == manifest_document(manifest)
+
+
+def test_a_version_keeps_all_of_its_settings_on_their_way_to_a_worker() -> None:
+    text = """
+    statistics:
+      names: {X: [age, height]}
+      features: {age: {range: [0, null], missing: -1}, kind: {categories: [a, b]}}
+      reject_below: 0.7
+    drift: {thresholds: {psi: 0.2}, window_seconds: 60}
+    batching: {max_batch_size: 8}
+    session: {execution_providers: [{CPUExecutionProvider: {use_arena: "1"}}]}
+    """
+    manifest = parse_manifest(text, "model.yaml")
+    assert manifest_of(json.loads(json.dumps(manifest_document(manifest))), "model.yaml") == manifest

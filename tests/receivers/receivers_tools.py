@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -24,7 +23,6 @@ COLLECTOR = TOOLS / "bin/otelcol"
 JAEGER = TOOLS / "bin/jaeger"
 PROMETHEUS = TOOLS / "bin/prometheus"
 PROMTOOL = TOOLS / "bin/promtool"
-CHROMIUM = Path(shutil.which("chromium") or TOOLS / "bin/chromium")
 
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0

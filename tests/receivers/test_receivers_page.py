@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from receivers_backends import HTTP, Mlflow
-from receivers_browser import Browser
 from receivers_checks import agree, requests_of, runs_of
 from receivers_client import Asked, TracedClient
 from receivers_picture import Picture
-from receivers_tools import CHROMIUM, MLFLOW, needs
+from receivers_tools import MLFLOW, needs
 from support.admin import until
+from support.browser import Browser, needs_chromium
 from support.gateway import Gateway
 from zoo import versioned, write_version
 
@@ -91,7 +91,7 @@ def test_what_is_sampled_is_what_an_opentelemetry_sdk_would_sample(kept: Kept) -
     assert len(decided) == 2
 
 
-@needs(CHROMIUM, "as root")
+@needs_chromium
 def test_the_page_shows_which_model_answered_a_request_and_where_its_time_went(kept: Kept, tmp_path: Path) -> None:
     one = next(one for one in kept.asked if one.request_id == f"order-{OF_EACH - 1}")
     with Browser(tmp_path, *SIZE) as browser:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gateway.control.feature_answers import numeric_bins
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 from runtime.drift import evaluate as drift
 from runtime.drift.binned import CategoryBins, NumericBins
@@ -75,7 +76,7 @@ def answers(
         model=model, version=3, digest=DIGEST, reference=compared, window=window, looked_at=stamp(last.end_seconds),
         decision=last.decision.value, verdicts=[_verdict(verdict) for verdict in last.verdicts],
         hypotheses=last.hypotheses, level=last.level, looks=last.looks, guarantee=last.guarantee,
-        uncompared=last.uncompared, history_subjects=shown,
+        uncompared=_uncompared(reference, looks[-1]), history_subjects=shown,
         history=[_look(report, raised, live, shown) for (report, raised), live in zip(history, looks, strict=True)],
     )  # fmt: skip
     features = pb.GetFeaturesResponse(
@@ -84,6 +85,11 @@ def answers(
         memory_bytes=6_300_000,
     )  # fmt: skip
     return Answers(report, features)
+
+
+def _uncompared(reference: Table, live: Table) -> list[str]:
+    ours = [f"{name}: the reference does not have it" for name in live if name not in reference]
+    return ours + [f"{name}: only the reference has it" for name in reference if name not in live]
 
 
 def without_reference(found: Answers, *, gathered: int = 0, wanted: int = 0) -> Answers:
@@ -208,8 +214,14 @@ def _feature(name: str, reference: Table, live: Table, roles: dict[str, Role], p
         kind="numeric" if numeric else "categorical",
         live=_summary(name, live, prediction),
         reference=_summary(name, reference, prediction),
-        bins=(_numeric_bins if numeric else _category_bins)(reference[name], live[name]),
+        bins=_bins(reference[name], live[name]),
     )
+
+
+def _bins(reference: Any, live: Any) -> list[pb.FeatureBin]:
+    if _numeric(reference):
+        return numeric_bins(_histogram(live), _histogram(reference))
+    return _category_bins(reference, live)
 
 
 def _summary(name: str, table: Table, prediction: str) -> pb.FeatureSummary:
@@ -242,7 +254,8 @@ def _summary(name: str, table: Table, prediction: str) -> pb.FeatureSummary:
     return summary
 
 
-def _numeric_bins(reference: Any, live: Any) -> list[pb.FeatureBin]:
+def fine_bins(reference: Any, live: Any) -> list[pb.FeatureBin]:
+    """A bin for each bucket, finer than a gateway answers."""
     theirs, ours = aligned(_histogram(reference), _histogram(live))
     return [
         pb.FeatureBin(low=low, high=high, live=here, reference=there)

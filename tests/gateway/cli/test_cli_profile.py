@@ -237,7 +237,6 @@ def test_real_data_from_three_kinds_of_files_gives_equal_sketches(run: Driftgate
             block.memory.tobytes() for block, _ in one.summary.blocks()
         ]
     assert one.summary.moments()["mean radius"].summary().correlation < -0.5
-    assert set(one.spreads) == set(FEATURES)
 
 
 def classifier() -> bytes:

@@ -81,7 +81,7 @@ class ObservedModels:
         held = HeldReference.of(profile, time.time()) if profile is not None else None
         self.versions[key] = replace(seen, reference=held, gathering=None)
         if seen.watch is not None:
-            prepared = PreparedReference(profile.summary, profile.digest, profile.spreads) if profile else None
+            prepared = PreparedReference(profile.summary, profile.digest) if profile else None
             seen.watch.set_reference(prepared)
         return await self.record(audit)
 

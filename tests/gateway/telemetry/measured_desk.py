@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from shm_records import Desk, desk, records_of
 
+from gateway.telemetry.drift_measures import SubjectDrift, VersionDrift
 from gateway.telemetry.measure import ExporterFigures, Figures, Measures, ProcessorFigures
+from gateway.telemetry.signed import SignedDistribution
 from runtime.shm.publish import KEEP_NONE
 from runtime.shm.series import OVERFLOW, SeriesKey, SeriesReader
 from runtime.shm.statistics import StatisticsReader, StatisticsWriter
 from runtime.shm.statistics_layout import create_page
+from runtime.sketch.exponential import ExponentialHistogram
 
 STARTED_AT_SECONDS = 1_750_000_000.0
 UNIX_NS = 1_750_000_100_000_000_000  # when the first request is received
@@ -22,6 +26,18 @@ ANSWERED = SeriesKey("iris", 3, "default", 0, "")
 PINNED = SeriesKey("iris", 3, "pinned", 0, "")
 REFUSED = SeriesKey("iris", 3, "default", 4, "DEADLINE_EXCEEDED")
 UNKNOWN = SeriesKey("", 0, "", 5, "MODEL_NOT_FOUND")
+
+VALUES = SignedDistribution.of(ExponentialHistogram.of(np.array([-3.0, -3.0, 0.0, 0.25, 17.0])))
+VALUES_SINCE_NS = UNIX_NS + 5
+DRIFT = VersionDrift(
+    "iris", 3, rows=100, looks=4, unshown=2,
+    subjects=[
+        SubjectDrift("petal length", "feature", 2.5, alarmed=True, distances=[("distribution", "PSI", 0.3)]),
+        SubjectDrift("species", "output", 0.25, alarmed=False, distances=[("distribution", "KS", 0.01)]),
+    ],
+    missing={"petal length": 0.125},
+    values={"petal length": (VALUES_SINCE_NS, VALUES)},
+)  # fmt: skip
 
 
 @dataclass
@@ -92,6 +108,7 @@ class MeasuredDesk:
                 ExporterFigures("log", "otlp_http_log_exporter", 3, {"timeout": 1}),
             ),
             access_log_dropped=lambda: 3,
+            drift=lambda: [DRIFT],
         )
 
 

@@ -86,6 +86,7 @@ def test_every_metric_is_there_with_its_unit_its_kind_and_its_points() -> None:
         assert list(metrics) == [instrument.name for instrument in instruments()]
         kinds = {
             "counter": ("sum", True), "up_down_counter": ("sum", False), "exponential_histogram": (None, None),
+            "gauge": ("gauge", None),
         }  # fmt: skip
         for instrument in instruments():
             metric = metrics[instrument.name]
@@ -94,6 +95,8 @@ def test_every_metric_is_there_with_its_unit_its_kind_and_its_points() -> None:
             if kind is None:
                 assert metric.WhichOneof("data") == "exponential_histogram"
                 assert metric.exponential_histogram.aggregation_temporality == AGGREGATION_TEMPORALITY_CUMULATIVE
+            elif kind == "gauge":
+                assert metric.WhichOneof("data") == "gauge"
             else:
                 assert metric.sum.is_monotonic is is_monotonic
                 assert metric.sum.aggregation_temporality == AGGREGATION_TEMPORALITY_CUMULATIVE

@@ -76,8 +76,10 @@ def test_names_follow_opentelemetrys_mapping() -> None:
 def test_both_formats_have_every_metric_with_the_same_samples(at: MeasuredDesk) -> None:
     openmetrics = families(at)
     text = {family.name: family for family in parse_text(page(at))}
-    assert {family_name(instrument) for instrument in instruments()} <= set(openmetrics)
-    for instrument in instruments():
+    shown = [instrument for instrument in instruments() if instrument.in_prometheus]
+    assert {family_name(instrument) for instrument in shown} <= set(openmetrics)
+    assert not {family_name(instrument) for instrument in instruments() if not instrument.in_prometheus} & set(text)
+    for instrument in shown:
         name = family_name(instrument)
         kind = {Kind.COUNTER: "counter", Kind.EXPONENTIAL_HISTOGRAM: "histogram"}.get(instrument.kind, "gauge")
         assert openmetrics[name].type == text[name].type == kind
@@ -152,6 +154,24 @@ def test_exemplars_are_of_sampled_requests_and_only_in_openmetrics(at: MeasuredD
     assert newest.labels == {"trace_id": "00000000000000000000000000000001", "span_id": "0000000000000004"}
     assert newest.value == pytest.approx(0.004)
     assert "trace_id" not in page(at)
+
+
+def test_drift_is_gauges_by_subject(at: MeasuredDesk) -> None:
+    found = families(at)
+    effects = {s.labels["driftgate_drift_subject"]: s.value for s in found["driftgate_drift_effect"].samples}
+    assert effects == {"petal length": 2.5, "species": 0.25}
+    (alarm,) = [s for s in found["driftgate_drift_alarm"].samples if s.value]
+    assert alarm.labels == {
+        "driftgate_model_name": "iris", "driftgate_model_version": "3",
+        "driftgate_drift_subject": "petal length", "driftgate_drift_role": "feature",
+    }  # fmt: skip
+    measures = {s.labels["driftgate_drift_measure"]: s.value for s in found["driftgate_drift_distance"].samples}
+    assert measures == {"PSI": 0.3, "KS": 0.01}
+    (missing,) = found["driftgate_feature_missing_ratio"].samples
+    assert missing.value == 0.125
+    (rows,) = [s for s in found["driftgate_statistics_rows"].samples if s.name.endswith("_total")]
+    assert rows.value == 100
+    assert "driftgate_feature_value" not in page(at)
 
 
 def test_label_values_are_escaped(at: MeasuredDesk) -> None:

@@ -10,15 +10,13 @@ import tracemalloc
 import zlib
 from functools import cache
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-from profile_models import NAMES, schema, summary_of, table
+from profile_models import NAMES, summary_of
 
 from runtime.profile.reference import HEAD, MAX_BODY_BYTES, MAX_LABELS, VERSION, Profile
-from runtime.profile.summary import Summary
 from runtime.sketch.errors import Malformed
 
 ABOUT = {"data": "train.parquet", "version_digest": "sha256:" + "0" * 64, "parameter.depth": "3 ⇒ ∞"}
@@ -50,7 +48,7 @@ def test_it_is_read_as_it_was_written(name: str) -> None:
     made = profile_of(name)
     read = Profile.decode(made.encode())
     assert (read.kind, read.rows, read.created_at_seconds) == ("profile", made.rows, 1_700_000_000.5)
-    assert (read.about, read.labels, read.spreads) == (ABOUT, LABELS, made.spreads)
+    assert (read.about, read.labels) == (ABOUT, LABELS)
     assert read.schema == made.schema
     assert read.summary.encode() == made.summary.encode()
     assert read.encode() == made.encode()
@@ -77,20 +75,6 @@ def test_made_at_another_time_it_says_the_same_with_another_digest() -> None:
     assert one.digest != other.digest
 
 
-def test_spreads_come_from_the_sample_of_rows() -> None:
-    """1 for a normal column; more with heavy tails; none of a few rows."""
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(1000, 2))
-    x[:, 1] = rng.standard_t(3, 1000)
-    y = (x.sum(axis=1) + rng.normal(size=1000) * 3).reshape(-1, 1)
-    summary = Summary.create(schema(table(("X", "FP64", 2), outputs=(("y", "FP64", 1),))), seed=3)
-    summary.observe({"X": x}, {"y": y}, 1000)
-    spreads = Profile.of_data(summary, {}, 0.0, {}).spreads
-    assert spreads["X[0]"] == pytest.approx(1, abs=0.25)
-    assert spreads["X[1]"] > 1.5
-    assert profile_of().spreads == {}
-
-
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -98,7 +82,6 @@ def test_spreads_come_from_the_sample_of_rows() -> None:
         ({"about": {str(at): "" for at in range(300)}}, "256 facts"),
         ({"labels": {str(at): 1 for at in range(MAX_LABELS + 1)}}, "labels or less"),
         ({"labels": {"a": -1}}, "counts of 0 or more"),
-        ({"spreads": {"a": math.nan}}, "numbers above 0"),
         ({"created_at_seconds": math.nan}, "a time"),
         ({"rows": -1}, "rows of 0 or more"),
         ({"kind": "guess"}, "a kind of profile or live"),
@@ -107,7 +90,7 @@ def test_spreads_come_from_the_sample_of_rows() -> None:
 )
 def test_what_could_not_be_read_again_is_refused(change: dict[str, object], complaint: str) -> None:
     made = profile_of()
-    fields = {"about": {}, "created_at_seconds": 0.0, "kind": "profile", "rows": 7, "spreads": {}, "labels": {}}
+    fields = {"about": {}, "created_at_seconds": 0.0, "kind": "profile", "rows": 7, "labels": {}}
     with pytest.raises(Malformed, match=complaint):
         Profile(schema=made.schema, summary=made.summary, **(fields | change))
 
@@ -150,7 +133,7 @@ def test_a_body_that_was_changed_and_sealed_anew_is_malformed_or_can_be_used(dat
     assert read.summary.copy().encode() == read.summary.encode()
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"about":{},"labels":{},"spreads":[]}', b"[" * 100_000, b"\xff"])
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"about":{},"labels":[]}', b"[" * 100_000, b"\xff"])
 def test_facts_that_are_none_are_malformed(text: bytes) -> None:
     body = body_of(written())
     schema_bytes = struct.unpack_from("<I", body)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,8 +13,12 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from receivers_tools import CHROMIUM, POLL_SECONDS
+import pytest
 
+CHROMIUM = Path(shutil.which("chromium") or "/usr/bin/chromium")
+needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="no chromium: tests/receivers/install.sh as root")
+
+POLL_SECONDS = 0.02
 PAGE_SECONDS = 60.0
 READ_FD, WRITE_FD = 3, 4  # where --remote-debugging-pipe reads and writes
 BLOCK_BYTES = 1 << 16
@@ -39,6 +44,7 @@ class Browser:
         self._size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._count = 0
         self._unread = b""
+        self._events: list[dict[str, Any]] | None = None
 
     def __enter__(self) -> Self:
         self._socket, theirs = socket.socketpair()
@@ -70,6 +76,20 @@ class Browser:
         self._socket.close()
         os.killpg(self._process.pid, signal.SIGKILL)  # it holds nothing that is to be kept
         self._process.wait()
+
+    def listen(self, *domains: str) -> list[dict[str, Any]]:
+        """The events of these domains of the protocol from now on, in a list that grows with each call."""
+        self._events = []
+        for domain in domains:
+            self._call(f"{domain}.enable")
+        return self._events
+
+    def emulate(self, width: int, height: int, **media: str) -> None:
+        """Another size, and media features such as prefers_color_scheme="dark"."""
+        self._size |= {"width": width, "height": height}
+        self._call("Emulation.setDeviceMetricsOverride", **self._size)
+        features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
+        self._call("Emulation.setEmulatedMedia", features=features)
 
     def open(self, url: str) -> None:
         """Until the page has loaded; what its scripts draw comes later."""
@@ -117,6 +137,8 @@ class Browser:
             if answer.get("id") == self._count:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return dict(answer["result"])
+            if self._events is not None and "method" in answer:
+                self._events.append(answer)
 
     def _read(self) -> bytes:
         while b"\0" not in self._unread:
