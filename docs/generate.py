@@ -25,6 +25,7 @@ from generator import (
     otel,
     protos,
     record,
+    rollouts,
     sketches,
     span_sizes,
     statistics,
@@ -65,6 +66,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "payloads": sketches.payloads,
         "example": sketches.example,
     },
+    "rollouts.md": {"states": rollouts.diagram, "settings": rollouts.settings},
     "statistics.md": {
         "memory": statistics.memory,
         "pane": statistics.pane,

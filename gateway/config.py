@@ -188,7 +188,10 @@ class Statistics(_Section):
         description="Sliding windows, shortest first: each a multiple of the one before, the first of `pane_seconds`.",
     )
     drift_window_seconds: int = Field(
-        600, ge=1, description="The window that is compared with a reference, where a model's settings name none."
+        600,
+        ge=1,
+        le=31_536_000,
+        description="The window that is compared with a reference, where a model's settings name none.",
     )
     max_bytes_per_worker: int = Field(
         1024 * 1024 * 1024,

@@ -1,5 +1,5 @@
-"""The command line. Exit status: 0 done, 1 refused or failed, 2 wrong usage or configuration, 3 gateway not reached
-(and, of `driftgate drift --exit-code`, an alarm).
+"""The command line. Exit status: 0 done, 1 refused or failed, 2 wrong usage or configuration, 3 gateway not reached,
+4 an alarm (of `driftgate drift --exit-code`).
 
 `driftgate --help` must be quick: modules that commands are made of import only click, the rest inside the command.
 """

@@ -15,7 +15,7 @@ from gateway.cli.output import write
 if TYPE_CHECKING:
     from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
-DRIFTED = 3
+DRIFTED = 4
 """Exit status with --exit-code. A gateway that is not reached has the same, and an error on standard error."""
 
 HISTORY_LOOKS = 720
@@ -40,7 +40,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--watch", is_flag=True, help="Look again and again until Ctrl-C.")
 @click.option("--interval", type=SECONDS, default=10.0, show_default=True, metavar="SECONDS", help="Of --watch.")
-@click.option("--exit-code", is_flag=True, help="End with status 3 if there is an alarm.")
+@click.option("--exit-code", is_flag=True, help="End with status 4 if there is an alarm.")
 @json_option
 @client_options()
 def drift(

@@ -23,6 +23,7 @@ from gateway.control.drift_watch import Change, DriftWatch, StateInvalid
 from gateway.control.observation import Observation, Observed
 from gateway.control.observatory import Gathering, HeldReference, Seen, Served
 from gateway.control.service_counts import ServiceSample
+from gateway.errors import Precondition
 from gateway.store.contract import AuditEntry, AuditRecord, StoreError
 from gateway.store.panes import PaneStore, Reference, VersionKey
 from gateway.telemetry.drift_measures import VersionDrift
@@ -241,7 +242,7 @@ class Watching:
         try:
             return Profile.decode(data) if data is not None else None
         except Malformed as error:
-            raise ServingError(
+            raise Precondition(
                 f"the profile of version {key.version} of model {key.model!r} cannot be read: {error}; build it anew "
                 f"with `driftgate profile build --model {key.model} --version {key.version} --data FILE --force`"
             ) from None
@@ -393,10 +394,8 @@ class Watching:
 def warm_up() -> None:
     """Imports what a first look would: it takes a second, for which the look would be charged like for its own work."""
     rows = np.random.default_rng(0).normal(size=(2 * FEWEST_ROWS, 2))
-    samples = [
-        Sample(name, {"x": bins_of_cells([0.0], [1.0], [len(rows)])}, rows=rows, columns=("x", "y")) for name in "ab"
-    ]
-    evaluate(*samples)
+    sample = Sample("warm-up", {"x": bins_of_cells([1.0], [2.0], [len(rows)])}, rows=rows, columns=("x", "y"))
+    evaluate(sample, sample)
 
 
 def _reference(key: VersionKey, profile: Profile | None) -> Reference:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from runtime.errors import IncompleteVersion, NotFound, RepositoryError, RepositoryUnavailable
+from runtime.errors import IncompleteVersion, LoadError, NotFound, RepositoryUnavailable
 from runtime.repository.cache import ArtifactCache, CachedVersion
 from runtime.repository.graph import ExternalFile, external_files_of
 from runtime.repository.layout import (
@@ -57,13 +57,13 @@ class Scan:
     complete: bool = True
 
 
-class ProfileExists(RepositoryError):
+class ProfileExists(LoadError):
     """A version has another profile already."""
 
     reason = "PROFILE_EXISTS"
 
 
-class ProfileTooLarge(RepositoryError):
+class ProfileTooLarge(LoadError):
     """What lies where a version's profile would is none."""
 
     reason = "PROFILE_TOO_LARGE"

@@ -31,6 +31,7 @@ from runtime.errors import (
 )
 from runtime.repository.cache import CacheUnwritable
 from runtime.repository.manifest import ManifestError
+from runtime.repository.repository import ProfileExists, ProfileTooLarge
 
 EXPECTED: list[tuple[ServingError, str, str]] = [
     (InvalidRequest("m", field="x"), "INVALID_ARGUMENT", "INVALID_REQUEST"),
@@ -38,6 +39,8 @@ EXPECTED: list[tuple[ServingError, str, str]] = [
     (NotReady("m"), "UNAVAILABLE", "NOT_READY"),
     (Draining("m"), "UNAVAILABLE", "DRAINING"),
     (RepositoryUnavailable("m"), "UNAVAILABLE", "REPOSITORY_UNAVAILABLE"),
+    (ProfileExists("m"), "FAILED_PRECONDITION", "PROFILE_EXISTS"),
+    (ProfileTooLarge("m"), "FAILED_PRECONDITION", "PROFILE_TOO_LARGE"),
     (IncompleteVersion("m"), "UNAVAILABLE", "INCOMPLETE_VERSION"),
     (CacheUnwritable("m"), "UNAVAILABLE", "CACHE_UNWRITABLE"),
     (VersionFailed("m", 1, "why"), "FAILED_PRECONDITION", "LOAD_FAILED"),

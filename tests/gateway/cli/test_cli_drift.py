@@ -131,7 +131,7 @@ def test_json_is_the_answer(answered: CannedGateway, driftgate: Driftgate) -> No
 
 @pytest.mark.parametrize(
     ("verdict", "status"),
-    [({"alarmed": True}, 3), ({"alarmed_by_evidence": True}, 3), ({"decision": "drifted"}, 0), ({}, 0)],
+    [({"alarmed": True}, 4), ({"alarmed_by_evidence": True}, 4), ({"decision": "drifted"}, 0), ({}, 0)],
     ids=["alarm", "evidence", "one look", "calm"],
 )
 def test_the_exit_status_tells_of_alarms_where_it_was_asked_to(
@@ -149,7 +149,7 @@ def test_an_alarm_and_a_gateway_that_is_gone_differ_on_standard_error(
 ) -> None:
     there = process("drift", "--exit-code", DRIFTGATE_ADMIN=answered.address)
     gone = process("drift", "--exit-code", DRIFTGATE_ADMIN="127.0.0.1:1")
-    assert (there.returncode, there.stderr) == (3, "")
+    assert (there.returncode, there.stderr) == (4, "")
     assert (gone.returncode, gone.stdout) == (3, "")
     assert gone.stderr.startswith("error: cannot reach")
 

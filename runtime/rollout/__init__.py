@@ -1,0 +1,1 @@
+"""Rollouts: from a plan and counts to decisions. Pure: no clock, no network, no store."""
