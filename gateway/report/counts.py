@@ -107,7 +107,7 @@ def fitting_axis(counts: NumericCounts) -> Axis:
     high = min(max(counts.quantile(side, 1 - CUT) for side in sides), greatest)
     touched = (counts.high >= low) & (counts.low <= high)
     if touched.sum() < 4:  # few values: with room beside them
-        width = float((counts.high - counts.low)[touched].max())
+        width = float((counts.high - counts.low)[touched].max(initial=0.0))
         room = 4 * width or abs(low) / 2 or 0.5
         return Axis(low - room, high + room)
     if _squeezed(counts, low, high):

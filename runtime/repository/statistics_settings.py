@@ -30,6 +30,8 @@ def _as_range(value: Any) -> Any:
 
 
 def _as_categories(value: Any) -> Any:
+    if value == []:  # none are declared
+        return ()
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_CATEGORIES or len(set(map(str, value))) != len(value):
         raise ValueError
     if not (all(isinstance(name, str) for name in value) or all(_is_int64(name) for name in value)):

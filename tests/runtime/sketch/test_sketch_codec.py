@@ -245,7 +245,7 @@ def test_another_version_or_kind_is_refused_by_name() -> None:
     data = encode(ExponentialHistogram())[: -CHECKSUM.size]
     with pytest.raises(Malformed, match="version 1 of the format, got 2"):
         decode(sealed(data[:4] + b"\x02" + data[5:]))
-    with pytest.raises(Malformed, match="kind of 1 to 6, got 9"):
+    with pytest.raises(Malformed, match="kind of 1 to 7, got 9"):
         decode(sealed(data[:6] + b"\x09" + data[7:]))
 
 
