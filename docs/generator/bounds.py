@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from gateway import messages
-from gateway.config import Config, Drain, Limits, Restart, Telemetry
-from gateway.control import admin, changes, events, fleet, preparation
+from gateway.config import Config, Drain, Limits, Restart, Statistics, Telemetry
+from gateway.control import admin, changes, drift_budget, drift_history, events, fleet, preparation
 from gateway.control import main as control
 from gateway.supervisor import log_relay, ports, restart
 from gateway.supervisor import main as supervisor
 from gateway.wire import encode, layout
-from gateway.worker import health, link, streams
+from gateway.worker import health, link, observer, streams
 from gateway.worker.transport import queue
 from generator.markdown import NOTHING, code, number, size, table
 from runtime.batching import runner
 from runtime.onnx import warmup
+from runtime.profile.levels import Levels
 from runtime.repository import document, graph, manifest, source
 from runtime.repository import layout as repository_layout
-from runtime.shm import record_layout, ring_layout, series_layout, statistics_layout
+from runtime.repository.statistics_settings import StatisticsSettings
+from runtime.shm import panes_layout, record_layout, ring_layout, series_layout, statistics_layout
 from runtime.versions import manager
 
 HEADERS = ("bound", "value", "set by", "at the bound")
 FIXED = "fixed"
+LEVELS = Levels(Statistics().pane_seconds, Statistics().windows_seconds)
 
 Row = tuple[str, str, str, str]
 
@@ -113,6 +116,28 @@ def requests() -> str:
             FIXED,
             "it is stopped between two nodes of the graph",
         ),
+        (
+            "memory for what a worker measures",
+            size(Statistics.model_fields["max_bytes_per_worker"].default),
+            code("statistics.max_bytes_per_worker"),
+            "a version that finds no room is not measured, and counted; [what a feature takes](../statistics.md)",
+        ),
+        ("versions measured in a worker", number(panes_layout.SLOTS), FIXED, "as above"),
+        (
+            "columns of a version measured one by one",
+            number(StatisticsSettings.model_fields["max_features"].default),
+            code("statistics.max_features") + " in model.yaml",
+            "of wider inputs a sample is, and a summary of each row",
+        ),
+        ("rows put aside before they are measured", number(observer.FEW_ROWS), FIXED, "they are measured"),
+        (
+            "panes of a version in its windows",
+            f"{number(LEVELS.panes)}, and one under way in each window",
+            code("statistics.windows_seconds"),
+            "older ones are merged, and dropped in the end",
+        ),
+        ("processor time of looks for drift", f"{drift_budget.SHARE:.0%} of a core", FIXED, "the next look waits"),
+        ("looks remembered of a version", number(drift_history.MAX_LOOKS), FIXED, "the oldest is forgotten"),
         (
             "remembered layouts of requests",
             number(layout.MAX_KEYS * layout.MAX_LAYOUTS_PER_KEY),

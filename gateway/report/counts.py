@@ -53,8 +53,12 @@ class NumericCounts:
         return float(self.low[at] + within * (self.high[at] - self.low[at]))
 
 
+FAR = 1e6
+"""Axes away, one bound is told from no other: a logarithm of zero, or a value 10^300 times as far as the axis."""
+
+
 def numeric_counts(bins: Iterable[pb.FeatureBin]) -> NumericCounts | None:
-    """Of bins with rows and without category; None where there are none."""
+    """Of bins with rows and without category; None where there are none, or where they overlap."""
     held = [b for b in bins if (b.live or b.reference) and not b.category and b.low <= b.high]
     held = [b for b in held if math.isfinite(b.low) or math.isfinite(b.high)]
     if not held:
@@ -68,6 +72,8 @@ def numeric_counts(bins: Iterable[pb.FeatureBin]) -> NumericCounts | None:
             low[at] = high[at] - _reach(low, high, closed, last=False)
         else:
             high[at] = low[at] + _reach(low, high, closed, last=True)
+    if (high < low).any() or (low[1:] < high[:-1]).any():
+        return None  # bins that overlap are no histogram
     rows = np.array([(b.live, b.reference) for b in held], np.float64)
     return NumericCounts(low, high, rows[:, 0].copy(), rows[:, 1].copy())
 
@@ -105,6 +111,7 @@ def fitting_axis(counts: NumericCounts) -> Axis:
     least, greatest = _inner(counts)
     low = max(min(counts.quantile(side, CUT) for side in sides), least)
     high = min(max(counts.quantile(side, 1 - CUT) for side in sides), greatest)
+    low, high = min(low, high), max(low, high)  # of bins whose bounds contradict each other
     touched = (counts.high >= low) & (counts.low <= high)
     if touched.sum() < 4:  # few values: with room beside them
         width = float((counts.high - counts.low)[touched].max(initial=0.0))
@@ -188,10 +195,11 @@ def _cumulative(counts: NumericCounts, side: Floats, axis: Axis, steps: int) -> 
     total = side.sum()
     if not total:
         return np.zeros(steps + 1)
-    begin = np.array([axis.place(value) for value in counts.low]) * steps
-    end = np.array([axis.place(value) for value in counts.high]) * steps
-    begin = np.maximum(begin, -1e6)  # a logarithm of zero
-    end = np.maximum(end, begin + 1e-9)
+    with np.errstate(over="ignore"):
+        begin, end = (
+            np.clip([axis.place(value) for value in bounds], -FAR, FAR) * steps for bounds in (counts.low, counts.high)
+        )
+    end = np.maximum(end, begin + 1e-6)
     edges = np.arange(steps + 1)[:, None]
     left: Floats = np.clip((edges - begin) / (end - begin), 0, 1) @ (side / total)
     return left
