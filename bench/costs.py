@@ -1,4 +1,4 @@
-"""What observing costs: driftgate with and without telemetry, and with another's, as a table of its own."""
+"""What observing costs: driftgate with telemetry, statistics and another's telemetry, and without."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from statistics import median
 from rich import box
 from rich.table import Table
 
-from bench.catalogue import OBSERVED, UNOBSERVED, ServerSpec
+from bench.catalogue import DRIFTGATE, OBSERVED, UNMEASURED, UNOBSERVED, ServerSpec
 from bench.rounds import Results
 from bench.sample import Exported, Sample
 from bench.table import load_core, pairs, rate_ratio, ratio, times
 
 CAPTION = (
     "ratio: median, least and greatest of the rounds' own; CPU µs: of the whole process tree, per request; "
-    "for telemetry: the median of\nthe rounds' own differences to telemetry off. "
+    "for observing: the median of\nthe rounds' own differences to all off. "
     "sent in time: spans received while the load ran, per request of it; below 100 % work was put off.\n"
     "spans, lost, data points, log records: over all rounds; "
     "load core: with the receiver, whose part of it stands beside."
@@ -25,7 +25,7 @@ CAPTION = (
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One server beside driftgate without telemetry, at 64 in flight; None where that was not measured.
+    """One server beside driftgate with all of it off, at 64 in flight; None where that was not measured.
 
     Shares and times are medians over the rounds, counts are sums; `exported` None: it exports nothing.
     """
@@ -43,7 +43,7 @@ class Cost:
 
 
 def cost_us(rounds: list[dict[str, Sample]], key: str) -> float | None:
-    """Microseconds of CPU time a request, beyond those of telemetry off: the median of the rounds' own differences."""
+    """Microseconds of CPU time a request, beyond those of all off: the median of the rounds' own differences."""
     differences = [
         own.many.cpu_us_per_request - off.many.cpu_us_per_request for own, off in pairs(rounds, key, UNOBSERVED.key)
     ]
@@ -75,19 +75,33 @@ def cost_of(rounds: list[dict[str, Sample]], spec: ServerSpec) -> Cost | None:
 
 
 def is_of_interest(servers: tuple[ServerSpec, ...]) -> bool:
-    """Whether one of them can be held against telemetry off."""
+    """Whether one of them can be held against all off."""
     return UNOBSERVED in servers and any(spec in servers for spec in OBSERVED if spec is not UNOBSERVED)
 
 
+def statistics_ratio(rounds: list[dict[str, Sample]]) -> tuple[float, float, float] | None:
+    """Rates with statistics to those without, all else alike: median, least and greatest of the rounds' own."""
+    ratios = [rate_ratio(own, off) for own, off in pairs(rounds, DRIFTGATE.key, UNMEASURED.key)]
+    return (median(ratios), min(ratios), max(ratios)) if ratios else None
+
+
+def _caption(results: Results) -> str:
+    ratios = statistics_ratio(results.rounds)
+    if ratios is None:
+        return CAPTION
+    middle, least, greatest = ratios
+    return f"statistics on to off: {middle:.2f}x ({least:.2f} to {greatest:.2f}). {CAPTION}"
+
+
 def render_costs(results: Results, servers: tuple[ServerSpec, ...]) -> Table:
-    table = Table(title="What observing costs", caption=CAPTION, caption_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title="What observing costs", caption=_caption(results), caption_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("server", no_wrap=True)
     for heading in (
         "req/s\n@64",
-        "to tele-\nmetry off",
+        "to\nall off",
         "least-\ngreatest",
         "CPU µs a\nrequest",
-        "for tele-\nmetry",
+        "for\nobserving",
         "sent\nin time",
         "spans of\nrequests",
         "lost",

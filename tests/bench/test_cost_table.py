@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from rich.console import Console
 
-from bench.catalogue import AIO_ECHO, DRIFTGATE, EXPORTING, OBSERVED, SDK, UNOBSERVED
-from bench.costs import cost_of, cost_us, is_of_interest, render_costs
+from bench.catalogue import AIO_ECHO, DRIFTGATE, EXPORTING, OBSERVED, SDK, UNMEASURED, UNOBSERVED
+from bench.costs import cost_of, cost_us, is_of_interest, render_costs, statistics_ratio
 from bench.rounds import Results
 from bench.sample import Burst, Exported, Measurement, Sample
 
@@ -122,3 +122,12 @@ def test_the_table_marks_a_load_core_that_generator_and_receiver_filled() -> Non
 
     assert marks(0.5) == 0
     assert marks(0.95) == 1
+
+
+def test_statistics_are_held_against_the_same_without_them() -> None:
+    rounds = [
+        {UNMEASURED.key: sample(off), DRIFTGATE.key: sample(on)} for off, on in ((20_000, 19_000), (10_000, 9_000))
+    ]
+    assert statistics_ratio(rounds) == pytest.approx((0.925, 0.9, 0.95))
+    assert "statistics on to off: 0.93x (0.90 to 0.95)" in text_of(Results(rounds, {}))
+    assert statistics_ratio(ROUNDS) is None
