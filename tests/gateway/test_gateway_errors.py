@@ -12,6 +12,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from gateway import errors
 from gateway.control.preparation import VersionFailed
 from gateway.errors import CODES, Denied, Draining, Precondition, Status, Unauthenticated, Unsupported, status_of
+from gateway.routing.route_document import RouteError
 from gateway.store.contract import StoreConflict, StoreCorrupt, StoreError, StoreUnavailable
 from gateway.throttle import BURST, WINDOW_SECONDS, Throttle
 from runtime.errors import (
@@ -56,6 +57,7 @@ EXPECTED: list[tuple[ServingError, str, str]] = [
     (StoreError("m"), "UNAVAILABLE", "STORE_FAILED"),
     (Unsupported("m"), "UNIMPLEMENTED", "UNSUPPORTED"),
     (LoadError("m"), "FAILED_PRECONDITION", "LOAD_FAILED"),
+    (RouteError("m.yaml", ["m"]), "INVALID_ARGUMENT", "ROUTE_INVALID"),
     (ManifestError("model.yaml", ["m"]), "FAILED_PRECONDITION", "MANIFEST_INVALID"),
     (CallerError("m"), "INVALID_ARGUMENT", "CALLER_ERROR"),
 ]
