@@ -117,6 +117,23 @@ class Observation:
                     self._reader.acknowledge(pane)
             return collected
 
+    def losses(self) -> list[str]:
+        """What of any version was lost on the way from the workers, since the gateway's start; for people."""
+        with self.lock:
+            figures = self._reader.figures()
+        rows, panes = sum(each.discarded_rows for each in figures), sum(each.discarded_panes for each in figures)
+        refused = sum(each.refused_slots for each in figures)
+        told = []
+        if panes:
+            told.append(
+                f"{panes} panes with {rows:,} rows of any version were discarded, half-written by killed workers"
+            )
+        if refused:
+            told.append(f"{refused} versions found no room to be measured: raise statistics.max_bytes_per_worker")
+        if self.unreadable_panes:
+            told.append(f"{self.unreadable_panes} panes of any version could not be read; the log says why")
+        return told
+
     def _know(self, slots: Iterable[SlotView], now_seconds: float) -> None:
         """Versions that workers hold are here from their load on, with what is stored of them."""
         used: dict[VersionKey, int] = {}

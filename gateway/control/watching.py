@@ -262,11 +262,15 @@ class Watching:
         )
         try:
             self._store.put_reference(_reference(key, profile), audit=entry)
-            self._store.delete_reference(gathering_key(key), audit=entry)
+            self._end_gathering(key, "the rows are there")
         except StoreError as error:
             log.warning("the reference gathered for %s/%d cannot be stored yet: %s", key.model, key.version, error)
             return
         self._on_changes(watched.compare_with(profile, time.time()))
+
+    def _end_gathering(self, key: VersionKey, why: str) -> None:
+        entry = AuditEntry(SYSTEM.name, "", "end gathering", key.model, key.version, key.digest, "done", why, "")
+        self._store.delete_reference(gathering_key(key), audit=entry)
 
     def _look(self, key: VersionKey, watched: _Watched, now_seconds: float, busy: int) -> None:
         """`busy`: watches that have something to look at, all together; the idle ones need no part of the processor."""
@@ -336,6 +340,7 @@ class Watching:
         ):
             if count:
                 notes.append(f"{count:,} rows {why}, and are left out")
+        notes += self._observation.losses()
         return Seen(
             key=key,
             schema=observed.schema,
@@ -367,7 +372,7 @@ class Watching:
         watched = self._known(key)
         record = self._store.put_reference(_reference(key, profile), audit=audit)
         if watched.gatherer is not None:
-            self._store.delete_reference(gathering_key(key), audit=audit)
+            self._end_gathering(key, f"by: {audit.action}")
         self._on_changes(watched.compare_with(profile, record.time.timestamp()))
         return record.id
 

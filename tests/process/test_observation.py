@@ -33,11 +33,9 @@ CLIENTS = 4
 
 
 def features(gateway: Gateway, model: str = "served", window_seconds: int = HOUR) -> pb.GetFeaturesResponse:
-    with grpc.insecure_channel(gateway.admin, options=(("grpc.enable_http_proxy", 0),)) as channel:
-        stub: Any = AdminStub(channel)  # type: ignore[no-untyped-call]  # generated
-        request = pb.GetFeaturesRequest(model=model, window_seconds=window_seconds)
-        response: pb.GetFeaturesResponse = stub.GetFeatures(request, timeout=30)
-        return response
+    request = pb.GetFeaturesRequest(model=model, window_seconds=window_seconds)
+    response: pb.GetFeaturesResponse = call(gateway, "GetFeatures", request)
+    return response
 
 
 def settled_rows(gateway: Gateway) -> int:
@@ -184,6 +182,38 @@ def test_after_everything_was_killed_what_was_stored_is_there(repository: Path, 
     psutil.wait_procs(everyone, 10)
     with running(repository, tmp_path / "state") as again:
         assert features(again).window.rows == stored == traffic.rows
+
+
+def test_live_rows_become_the_reference_and_the_audit_tells_it_once(repository: Path, tmp_path: Path) -> None:
+    with running(repository, tmp_path / "state") as gateway, admin_of(gateway.admin, "ana") as admin:
+        asked = pb.SetReferenceRequest(model="served", version=1, kind="live", live_rows=1_000, reason="a good week")
+        assert call(gateway, "SetReference", asked).changed
+        with Traffic(gateway.grpc) as traffic:
+            answered(traffic, 1_000)
+
+            def reference() -> pb.Reference:
+                response = call(gateway, "GetDrift", pb.GetDriftRequest(model="served", version=1))
+                found: pb.Reference = response.reports[0].reference
+                return found
+
+            until(lambda: reference().kind == "live", "the rows are the reference")
+        assert 1_000 <= reference().rows <= traffic.rows
+        told = [(r.action, r.actor, r.reason) for r in reversed(admin.audit("served")) if r.action != "load"]
+        assert told == [
+            ("set reference live", "loopback:ana", "a good week"),
+            ("set reference live", "system", ""),
+            ("end gathering", "system", ""),
+        ]
+        digest = reference().digest
+    with running(repository, tmp_path / "state") as again:
+        response = call(again, "GetDrift", pb.GetDriftRequest(model="served", version=1))
+        assert response.reports[0].reference.digest == digest
+
+
+def call(gateway: Gateway, method: str, request: Any) -> Any:
+    with grpc.insecure_channel(gateway.admin, options=(("grpc.enable_http_proxy", 0),)) as channel:
+        stub: Any = AdminStub(channel)  # type: ignore[no-untyped-call]  # generated
+        return getattr(stub, method)(request, timeout=30, metadata=(("driftgate-actor", "ana"),))
 
 
 def serving(gateway: Gateway) -> int:
