@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.routing.decision import grouped
-from gateway.routing.route import Route
-from gateway.routing.route_document import parse_route
 from gateway.routing.router import Router
+from runtime.routing.document import parse_route
+from runtime.routing.route import Route
 
 REQUESTS = 20_000
 ROUNDS = 9

@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -24,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.config_section import Section as _Section
+from gateway.traffic_settings import RolloutSettings, ShadowSettings
 from runtime.profile.levels import Levels
 
 ENVIRONMENT_PREFIX = "DRIFTGATE_"
@@ -43,10 +43,6 @@ class ConfigError(ValueError):
 
 def _count(problems: list[str]) -> str:
     return "1 problem:" if len(problems) == 1 else f"{len(problems)} problems:"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TlsFiles(_Section):
@@ -247,6 +243,8 @@ class Config(_Section):
     restart: Restart = Field(Restart(), description="Restarting crashed processes.")
     telemetry: Telemetry = Field(Telemetry(), description="Records of requests, and their export.")
     statistics: Statistics = Field(Statistics(), description="What is measured of inputs and outputs.")
+    shadow: ShadowSettings = Field(ShadowSettings(), description="Copies of requests, and how they are answered.")
+    rollouts: RolloutSettings = Field(RolloutSettings(), description="How rollouts are looked at.")
     threads: int = Field(
         1, ge=1, le=64, description="Receiving threads per worker; others stand in while one is held up in a long run."
     )

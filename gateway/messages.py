@@ -37,7 +37,8 @@ class VersionOrder(_Message):
 class ModelOrder(_Message):
     """`serve`: route to these. `prepare`: load, do not route, on worker `prepare_on` alone or on all (-1).
 
-    `unavailable`: known versions that are not to be loaded, and why.
+    `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout under
+    way make of it together; "": the default alone.
     """
 
     model: str
@@ -47,6 +48,7 @@ class ModelOrder(_Message):
     labels: dict[str, int] = Field(default_factory=dict)
     default_target: str = ""
     unavailable: dict[int, str] = Field(default_factory=dict)
+    route: str = ""
 
 
 class Desired(_Message):
@@ -75,12 +77,13 @@ class Answer(_Message):
 
 
 class Hello(_Message):
-    """Worker → control, first on each connection."""
+    """Worker → control, first on each connection. `role` shadow: the process that answers copies; it has no index."""
 
     kind: Literal["hello"] = "hello"
     index: int
     pid: int
     transport: str
+    role: Literal["worker", "shadow"] = "worker"
 
 
 class TensorInfo(_Message):
@@ -138,7 +141,28 @@ class Request(_Message):
     peer: str = ""
 
 
-FromWorker = Hello | VersionReport | Progress | Request
+class PairReport(_Message):
+    """What came to one pair of versions since the report before: `delta` is a `runtime.shadow` comparison's bytes."""
+
+    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
+
+    model: str
+    primary: int
+    primary_digest: str
+    shadow: int
+    shadow_digest: str
+    delta: bytes
+
+
+class ComparisonReport(_Message):
+    """Shadow process → control. `counters`: names this process's memory."""
+
+    kind: Literal["comparison"] = "comparison"
+    counters: str
+    pairs: tuple[PairReport, ...]
+
+
+FromWorker = Hello | VersionReport | Progress | Request | ComparisonReport
 FromControl = Desired | Answer
 FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
 FROM_CONTROL: TypeAdapter[FromControl] = TypeAdapter(FromControl)

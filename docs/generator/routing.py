@@ -7,12 +7,14 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping
 
-from gateway.routing import assignment, pattern, route, route_document
+from gateway.routing import assignment
 from gateway.routing.assignment import Assignment
 from gateway.routing.decision import PRECEDENCE
-from gateway.routing.route_document import parse_route
 from gateway.routing.router import Router
 from generator.markdown import code, number, table
+from runtime.routing import document as route_document
+from runtime.routing import pattern, route
+from runtime.routing.document import parse_route
 
 KEYS = [b"user-%d" % number for number in range(100_000)]
 Split = Mapping[str, float]

@@ -20,9 +20,12 @@ from gateway import access
 from gateway.config import Config, TlsFiles
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes, Outcome
+from gateway.control.comparison_admin import ComparisonAdmin
 from gateway.control.drift_admin import DriftAdmin
 from gateway.control.events import Events, ModelChange
 from gateway.control.fleet import Fleet
+from gateway.control.rollout_admin import RolloutAdmin
+from gateway.control.route_admin import RouteAdmin
 from gateway.control.statistics import Statistics
 from gateway.control.views import ModelView, VersionView, initial_reports, model_views
 from gateway.errors import Status, Unauthenticated, status_of
@@ -90,7 +93,7 @@ class AdminServer:
         await self._server.stop(1.0)
 
 
-class AdminService(DriftAdmin):
+class AdminService(DriftAdmin, RouteAdmin, ComparisonAdmin, RolloutAdmin):
     """One method per RPC: request message, actor → response message. Raises ServingError."""
 
     def __init__(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gateway.routing.decision import Decision
-from gateway.routing.route import Match, Source
+from runtime.routing.route import Match, Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from gateway.routing.assignment import Assignment, Figures
 from gateway.routing.decision import DEFAULT, Decision, named
 from gateway.routing.explanation import ArmStep, DefaultStep, Explanation, KeyStep, NameStep, SplitStep, Story
-from gateway.routing.pattern import Pattern
-from gateway.routing.route import Condition, Match, Route, Rule, Source, Sticky, Variant
+from runtime.routing.pattern import Pattern
+from runtime.routing.route import Condition, Match, Route, Rule, Source, Sticky, Variant
 from runtime.shm.record_layout import Reason
 
 Metadata = Sequence[tuple[str, str | bytes]]

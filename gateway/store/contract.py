@@ -83,7 +83,8 @@ class DesiredModel:
     `pinned_versions` is an operator's explicit choice over the policy (empty: the policy chooses); `default_target` is
     what an empty model_version means: a version number, a label, or "" for the newest served. `revision` counts the
     writes of this row from 1; 0: never stored. `name` is any text here, for a refused request has a name too; only
-    storing the model asks for a proper one.
+    storing the model asks for a proper one. `route` is the operators' route as JSON (`runtime.routing.document`), "":
+    none.
     """
 
     name: str
@@ -93,9 +94,11 @@ class DesiredModel:
     default_target: str = ""
     pinned_versions: tuple[int, ...] = ()
     revision: int = 0
+    route: str = ""
 
     def __post_init__(self) -> None:
         require_text("default_target", self.default_target)
+        require_text("route", self.route)
         require_int64("revision", self.revision)
         for label, version in self.labels.items():
             require_text("labels", label)

@@ -128,7 +128,61 @@ def create_panes_and_references(connection: Connection) -> None:
     metadata.create_all(connection)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_models_and_audit, create_panes_and_references)
+def create_routes_rollouts_and_comparisons(connection: Connection) -> None:
+    # As SQLAlchemy has no statement for it; this one is every database's.
+    connection.exec_driver_sql("ALTER TABLE desired_model ADD COLUMN route TEXT NOT NULL DEFAULT ''")
+    metadata = MetaData()
+    rollout = Table(
+        "rollout",
+        metadata,
+        Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+        Column("model", Text, nullable=False),
+        Column("baseline", BigInteger, nullable=False),
+        Column("candidate", BigInteger, nullable=False),
+        # JSON: the plan, the state between two looks, and what the model's desired state was before.
+        Column("plan", Text, nullable=False),
+        Column("state", Text, nullable=False),
+        Column("before", Text, nullable=False),
+        Column("created_us", BigInteger, nullable=False),
+        # 0: it has not ended.
+        Column("ended_us", BigInteger, nullable=False),
+        # Whether what the end of the rollout asks for has been done.
+        Column("settled", Boolean, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    Index("rollout_by_model", rollout.c.model, rollout.c.id)
+    Table(
+        "rollout_decision",
+        metadata,
+        Column("rollout", BigInteger, primary_key=True, autoincrement=False),
+        Column("number", BigInteger, primary_key=True, autoincrement=False),
+        Column("time_us", BigInteger, nullable=False),
+        # Whether it moved the rollout: those are kept for good, of the others the last.
+        Column("moved", Boolean, nullable=False),
+        Column("data", LargeBinary, nullable=False),
+        Column("audit", BigInteger, nullable=False),
+    )
+    comparison = Table(
+        "comparison_pane",
+        metadata,
+        Column("model", Text, primary_key=True),
+        Column("primary_version", BigInteger, primary_key=True, autoincrement=False),
+        Column("primary_digest", Text, primary_key=True),
+        Column("shadow_version", BigInteger, primary_key=True, autoincrement=False),
+        Column("shadow_digest", Text, primary_key=True),
+        Column("length_seconds", BigInteger, primary_key=True, autoincrement=False),
+        Column("end_seconds", BigInteger, primary_key=True, autoincrement=False),
+        Column("data", LargeBinary, nullable=False),
+    )
+    Index("comparison_by_end", comparison.c.end_seconds)
+    metadata.create_all(connection)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    create_models_and_audit,
+    create_panes_and_references,
+    create_routes_rollouts_and_comparisons,
+)
 """The n-th, counted from 1, brings a database from schema n-1 to schema n."""
 
 

@@ -51,6 +51,7 @@ desired_model = table(
     column("versions", Text),
     column("labels", Text),
     column("pinned_versions", Text),
+    column("route", Text),
 )
 
 
@@ -137,6 +138,7 @@ def _row_of(desired: DesiredModel) -> dict[str, Any]:
         "versions": json.dumps([asdict(version) for version in desired.versions]),
         "labels": json.dumps(dict(desired.labels)),
         "pinned_versions": json.dumps(desired.pinned_versions),
+        "route": desired.route,
     }
 
 
@@ -150,4 +152,5 @@ def _model_of(row: Row[Any]) -> DesiredModel:
             default_target=row.default_target,
             pinned_versions=tuple(json.loads(row.pinned_versions)),
             revision=row.revision,
+            route=row.route,
         )

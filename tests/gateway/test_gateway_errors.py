@@ -12,7 +12,6 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from gateway import errors
 from gateway.control.preparation import VersionFailed
 from gateway.errors import CODES, Denied, Draining, Precondition, Status, Unauthenticated, Unsupported, status_of
-from gateway.routing.route_document import RouteError
 from gateway.store.contract import StoreConflict, StoreCorrupt, StoreError, StoreUnavailable
 from gateway.throttle import BURST, WINDOW_SECONDS, Throttle
 from runtime.errors import (
@@ -33,6 +32,7 @@ from runtime.errors import (
 from runtime.repository.cache import CacheUnwritable
 from runtime.repository.manifest import ManifestError
 from runtime.repository.repository import ProfileExists, ProfileTooLarge
+from runtime.routing.document import RouteError
 
 EXPECTED: list[tuple[ServingError, str, str]] = [
     (InvalidRequest("m", field="x"), "INVALID_ARGUMENT", "INVALID_REQUEST"),

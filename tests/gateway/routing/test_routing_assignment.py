@@ -149,7 +149,7 @@ HASHES = {0: 0x9529D47E0A7FE1C7, 1: 0x87DB5B3D99F16AFD}
 
 PROCESS = """
 import json, sys
-from gateway.routing.route_document import parse_route
+from runtime.routing.document import parse_route
 from gateway.routing.router import Router
 router = Router("model", parse_route(sys.argv[1]))
 print(json.dumps([router.decide("", [("x-user", f"user-{n}")]).variant for n in range(20_000)]))

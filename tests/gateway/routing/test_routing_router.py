@@ -14,9 +14,9 @@ from route_samples import REQUESTS, ROUTES, Asked
 
 from gateway.routing.decision import DEFAULT, Decision, grouped, named
 from gateway.routing.explanation import DefaultStep, KeyStep, NameStep, RuleStep, SplitStep
-from gateway.routing.route import Route
-from gateway.routing.route_document import parse_route
 from gateway.routing.router import Metadata, Router
+from runtime.routing.document import parse_route
+from runtime.routing.route import Route
 from runtime.shm.record_layout import Reason
 
 

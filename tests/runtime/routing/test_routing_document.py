@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from route_samples import ROUTES
 
-from gateway.routing.route import Condition, Match, Route, Rule, Source, Sticky, Variant
-from gateway.routing.route_document import (
+from runtime.routing.document import (
     RouteError,
     document_of,
     from_json,
@@ -17,6 +16,7 @@ from gateway.routing.route_document import (
     route_of,
     to_json,
 )
+from runtime.routing.route import Condition, Match, Route, Rule, Source, Sticky, Variant
 
 TEXT = """
 sticky: {metadata: X-User-Id}

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.routing.route import Route
-from gateway.routing.route_document import from_json, parse_route, to_json
 from gateway.routing.router import Router
 from runtime.errors import NotFound
+from runtime.routing.document import from_json, parse_route, to_json
+from runtime.routing.route import Route
 
 ROUTE = parse_route("""
 rules:

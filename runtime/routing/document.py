@@ -24,8 +24,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.routing.pattern import Pattern, PatternError
-from gateway.routing.route import (
+from runtime.errors import InvalidRequest
+from runtime.repository.document import describe, read_document
+from runtime.repository.layout import version_number
+from runtime.repository.manifest import LABEL_PATTERN
+from runtime.routing.pattern import Pattern, PatternError
+from runtime.routing.route import (
     GREATEST_WEIGHT,
     LEAST_WEIGHT,
     Condition,
@@ -36,10 +40,6 @@ from gateway.routing.route import (
     Sticky,
     Variant,
 )
-from runtime.errors import InvalidRequest
-from runtime.repository.document import describe, read_document
-from runtime.repository.layout import version_number
-from runtime.repository.manifest import LABEL_PATTERN
 
 RULES_LIMIT = 64
 """A request with metadata that rules look at tries them in order; with 64 that takes some ten microseconds."""

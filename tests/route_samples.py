@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from gateway.routing.route import Condition, Match, Route, Rule, Source, Sticky, Variant
+from runtime.routing.route import Condition, Match, Route, Rule, Source, Sticky, Variant
 
 KEYS = st.sampled_from(["x-user", "x-tier", "x-region"])
 TEXTS = st.sampled_from(["", "a", "b", "ab", "gold", "eu-1"])

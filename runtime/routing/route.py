@@ -67,6 +67,26 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A version that gets copies of answered requests; its answers are compared and thrown away.
+
+    `target`: a version's number or a label. `share`: 0 < share <= 1, of the runs whose requests are copied. `of`: only
+    of requests that this version or label answered; "": of all that `target` itself did not answer. Answers of floats
+    agree within `absolute` + `relative` * |the primary's|. `worst`: how many of the worst disagreements are kept;
+    `inputs`: with their inputs, but for the features in `redact`.
+    """
+
+    target: str
+    share: float = 1.0
+    of: str = ""
+    absolute: float = 1e-6
+    relative: float = 1e-4
+    worst: int = 16
+    inputs: bool = False
+    redact: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Rules in order, then the split by weight; without a split the model's default. Empty: the default alone.
 
@@ -78,9 +98,10 @@ class Route:
     split: tuple[Variant, ...] = ()
     sticky: Sticky | None = None
     salt: str = ""
+    shadows: tuple[Shadow, ...] = ()
 
     def targets(self) -> Iterator[tuple[str, str]]:
-        """(where in the route, target) of each arm."""
+        """(where in the route, target) of each arm and each shadow."""
         for index, rule in enumerate(self.rules):
             if rule.target:
                 yield f"rules[{index}].to", rule.target
@@ -88,6 +109,10 @@ class Route:
                 yield f"rules[{index}].split.{variant.name}", variant.target
         for variant in self.split:
             yield f"split.{variant.name}", variant.target
+        for index, shadow in enumerate(self.shadows):
+            yield f"shadows[{index}].to", shadow.target
+            if shadow.of:
+                yield f"shadows[{index}].of", shadow.of
 
     def unknown_targets(self, versions: Collection[int], labels: Mapping[str, int]) -> list[str]:
         """A problem for each arm that leads to no version or label of the model."""

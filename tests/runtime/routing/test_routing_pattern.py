@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gateway.routing.pattern import PATTERN_LIMIT, TEXT_LIMIT, Pattern, PatternError
+from runtime.routing.pattern import PATTERN_LIMIT, TEXT_LIMIT, Pattern, PatternError
 
 
 @pytest.mark.parametrize(
