@@ -76,12 +76,13 @@ def _conventions() -> str:
         (
             code(VARIANT_HEADER.decode()),
             "response header",
-            "The arm of the route: `default`, `pinned`, a label, a variant, or `rule/variant`. Unary calls only.",
+            "The arm that was taken: `default`, `pinned`, a label, a variant, or `rule/variant`. Unary calls only, "
+            "where the model has a route or the request names a version or label.",
         ),
         (
             code(REASON_HEADER.decode()),
             "response header",
-            "What chose it: `default`, `version`, `label`, `rule`, `sticky` or `drawn`. Unary calls only.",
+            "What chose it: `default`, `version`, `label`, `rule`, `sticky` or `drawn`. Beside the variant.",
         ),
         (code(GRPC_ERRORS), "request, ModelStreamInfer", "`true`: an error ends the stream with a status."),
         (code("authorization"), "request, RepositoryModelLoad and Unload", "`Bearer <token>`, where it is asked for."),
