@@ -76,13 +76,12 @@ def _conventions() -> str:
         (
             code(VARIANT_HEADER.decode()),
             "response header",
-            "The arm that was taken: `default`, `pinned`, a label, a variant, or `rule/variant`. Unary calls only, "
-            "where the model has a route or the request names a version or label.",
+            "The arm that was taken: `default`, `pinned`, a label, a variant, `rule/variant`. Unary calls only.",
         ),
         (
             code(REASON_HEADER.decode()),
             "response header",
-            "What chose it: `default`, `version`, `label`, `rule`, `sticky` or `drawn`. Beside the variant.",
+            "What chose it: `default`, `version`, `label`, `rule`, `sticky` or `drawn`. Unary calls only.",
         ),
         (code(GRPC_ERRORS), "request, ModelStreamInfer", "`true`: an error ends the stream with a status."),
         (code("authorization"), "request, RepositoryModelLoad and Unload", "`Bearer <token>`, where it is asked for."),
@@ -99,6 +98,7 @@ def _conventions() -> str:
             table(headers, rows),
             "## Metadata\n",
             table(("name", "where", "meaning"), metadata),
+            "Variant and reason are sent where the model has a route, or the request names a version or label.\n",
             "## Request parameters\n",
             table(("name", "type", "meaning"), parameters),
             f"ServerMetadata names these extensions: {', '.join(code(name) for name in EXTENSIONS)}.\n\n",
