@@ -37,8 +37,8 @@ class VersionOrder(_Message):
 class ModelOrder(_Message):
     """`serve`: route to these. `prepare`: load, do not route, on worker `prepare_on` alone or on all (-1).
 
-    `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout under
-    way make of it together; "": the default alone.
+    `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout
+    under way make of it together; "": the default alone.
     """
 
     model: str
@@ -194,7 +194,7 @@ def same_user(connection: socket.socket) -> bool:
     return bool(uid == os.getuid())
 
 
-OF_ROUTING = frozenset({"versions", "labels", "default"})
+OF_ROUTING = frozenset({"versions", "labels", "default", "route"})
 """Settings that are no version's: control decides by them, and operators change them."""
 
 

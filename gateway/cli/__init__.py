@@ -14,6 +14,7 @@ from gateway.cli.drift import drift
 from gateway.cli.models import models
 from gateway.cli.profile import profile
 from gateway.cli.reference import reference
+from gateway.cli.route import route
 from gateway.cli.serve import config, serve
 from gateway.cli.stats import stats
 from gateway.cli.status import status
@@ -32,7 +33,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    serve, config, status, models, top, drift, stats, reference, profile, load, unload, label, default, watch, audit,
+    serve, config, status, models, top, drift, stats, reference, profile, load, unload, label, default, route, watch,
+    audit,
 )  # fmt: skip
 
 for command in COMMANDS:
