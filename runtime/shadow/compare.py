@@ -149,9 +149,9 @@ class Judge:
         for at, each in reversed(list(enumerate(deciding))):
             disagrees = ~each.agrees & ~agrees
             flips = each.severity if margins is None or not each.is_flip else margins
-            severity[disagrees] = np.broadcast_to(flips, rows)[disagrees]
+            severity[disagrees] = flips[disagrees] if len(flips) == rows else flips[0]
             which[disagrees] = at
-        candidates = np.flatnonzero(~agrees & (severity >= worst.least))
+        candidates = np.flatnonzero(~agrees & (severity >= worst.bar(copy.unix_ns)))
         if not len(candidates):
             return
         ranked = sorted(
@@ -160,8 +160,6 @@ class Judge:
         )
         found = []
         for minus, request_id, within, row in ranked[: worst.most]:
-            if not worst.room_for(-minus, copy.unix_ns):
-                break
             each = deciding[which[row]]
             first, second = each.texts(row if len(each.agrees) == rows else 0)
             inputs = self._inputs_of(copy, row) if self._inputs else ""
