@@ -17,7 +17,7 @@ from gateway.messages import Answer
 from gateway.version import VERSION
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.wire.pb.inference import model_config_pb2 as mc
-from gateway.worker.link import Link
+from gateway.link import Link
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.target import Target
 from gateway.worker.transport.interface import Call

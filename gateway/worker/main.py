@@ -21,10 +21,11 @@ from gateway.telemetry.context import Tracer
 from gateway.telemetry.recorder import FIXED_KEYS, Recorder, keep_bits
 from gateway.telemetry.sampler import Sampler
 from gateway.telemetry.settings import read_settings
-from gateway.worker.catalog import Catalog, health_statuses, report
+from gateway.version_messages import report
+from gateway.worker.catalog import Catalog, health_statuses
 from gateway.worker.health import CHECK, WATCH, Health
 from gateway.worker.inference_service import SERVICE, InferenceService
-from gateway.worker.link import Link
+from gateway.link import Link
 from gateway.worker.observer import Observers
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.reflection import PATHS, ReflectionStream, make_servicer

@@ -84,7 +84,9 @@ class Status(Enum):
 
 STATUSES = 4  # status word = serial * STATUSES + status
 
-SHED_AT = {reason: 3 + at for at, reason in enumerate((Shed.QUEUE_FULL, Shed.TOO_LARGE, Shed.NO_SHADOW, Shed.INCOMPATIBLE))}
+SHED_AT = {
+    reason: 3 + at for at, reason in enumerate((Shed.QUEUE_FULL, Shed.TOO_LARGE, Shed.NO_SHADOW, Shed.INCOMPATIBLE))
+}
 """Words of a pair: what the writer shed."""
 
 COMPARED, FAILED = "compared", "failed"

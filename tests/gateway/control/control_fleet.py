@@ -13,7 +13,7 @@ from gateway.control.fleet import Fleet
 from gateway.messages import Answer, Desired, Hello, Progress, Request, VersionReport
 from gateway.supervisor.ports import private_listener
 from gateway.telemetry.events import EventLog, LogEvent
-from gateway.worker.link import Link
+from gateway.link import Link
 
 WAIT_SECONDS = 30.0
 
