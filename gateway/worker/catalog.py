@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from gateway.messages import Desired, ModelOrder
+from gateway.routing.routers import Routers
 from gateway.routing.table import ModelRoute, RouteTable
 from gateway.version_messages import version_target
 from gateway.worker.target import Target
@@ -22,6 +23,7 @@ class Catalog:
         self._on_table = on_table
         self._lock = threading.Lock()
         self._orders: dict[str, ModelOrder] = {}
+        self._routers = Routers()
         self._targets: dict[InstanceKey, Target] = {}
         self._states: dict[InstanceKey, tuple[VersionState, str]] = {}
 
@@ -33,6 +35,7 @@ class Catalog:
         """Flips the routes; answers what should be in memory."""
         with self._lock:
             self._orders = {order.model: order for order in desired.models}
+            self._routers.keep(self._orders)
             self._publish()
         return [
             version_target(order.model, version)
@@ -67,15 +70,15 @@ class Catalog:
         for version in order.prepare:
             if version.version not in available:
                 unavailable.setdefault(version.version, VersionState.LOADING.value)
-        return ModelRoute(order.model, available, order.labels, order.default_target, unavailable)
+        router = self._routers.of(order.model, order.route).router
+        return ModelRoute(order.model, available, order.labels, order.default_target, unavailable, router)
 
 
 def health_statuses(table: RouteTable[Target], *, ready: bool) -> dict[str, bool]:
     """Health services → serving: the server, the inference service, "model" and "model/version"."""
     statuses = {"": ready, "inference.GRPCInferenceService": ready}
     for route in table.models.values():
-        default = route.default_version()
-        statuses[route.model] = ready and default in route.available
+        statuses[route.model] = ready and table.serves(route.model)
         for version in (*route.available, *route.unavailable):
             statuses[f"{route.model}/{version}"] = ready and version in route.available
     return statuses
