@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.messages import Desired, ModelOrder
 from gateway.routing.routers import Routers
 from gateway.routing.table import ModelRoute, RouteTable
 from gateway.version_messages import version_target
+from gateway.worker.copies import Copies, shadow_pairs
 from gateway.worker.target import Target
 from runtime.versions.manager import Instance, VersionTarget
 from runtime.versions.policy import InstanceKey
@@ -18,9 +19,12 @@ from runtime.versions.state import VersionState
 class Catalog:
     """Rebuilds the table at each change, under a lock that no request takes, and publishes it by `on_table`."""
 
-    def __init__(self, index: int, on_table: Callable[[RouteTable[Target]], None]) -> None:
+    def __init__(
+        self, index: int, on_table: Callable[[RouteTable[Target]], None], copies: Copies | None = None
+    ) -> None:
         self._index = index
         self._on_table = on_table
+        self._copies = copies
         self._lock = threading.Lock()
         self._orders: dict[str, ModelOrder] = {}
         self._routers = Routers()
@@ -54,7 +58,22 @@ class Catalog:
             self._publish()
 
     def _publish(self) -> None:
-        self._on_table(RouteTable(self._route(order) for order in self._orders.values()))
+        routes = [self._route(order) for order in self._orders.values()]
+        if self._copies is not None:
+            self._shadow(self._copies, routes)
+        self._on_table(RouteTable(routes))
+
+    def _shadow(self, copies: Copies, routes: Sequence[ModelRoute[Target]]) -> None:
+        """Gives each target that answers the copiers that its route asks for."""
+        wanted = []
+        for route in routes:
+            order = self._orders[route.model]
+            digests = {version: target.version.digest for version, target in route.available.items()}
+            for pair in shadow_pairs(order, self._routers.of(order.model, order.route).route, digests):
+                wanted.append((pair, route.available[pair.key.primary].version))
+        copiers = copies.copiers(wanted)
+        for target in self._targets.values():
+            target.copiers = copiers.get(id(target.version), ())
 
     def _route(self, order: ModelOrder) -> ModelRoute[Target]:
         available: dict[int, Target] = {}

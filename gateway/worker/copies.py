@@ -108,9 +108,9 @@ class Copier:
 
 
 class Copies:
-    """A worker's copiers: one for each pair that its route has, kept as long as it has it. `writer` None: no shadows."""
+    """A worker's copiers: one for each pair that its routes have, kept as long as they have it."""
 
-    def __init__(self, writer: CopyWriter | None) -> None:
+    def __init__(self, writer: CopyWriter) -> None:
         self._writer = writer
         self._lock = threading.Lock()
         self._copiers: dict[bytes, Copier] = {}
@@ -121,8 +121,6 @@ class Copies:
         Pairs that are wanted no more give their places back.
         """
         writer = self._writer
-        if writer is None:
-            return {}
         with self._lock:
             before, self._copiers = self._copiers, {}
             found: dict[int, tuple[Copier, ...]] = {}

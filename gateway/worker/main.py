@@ -23,6 +23,7 @@ from gateway.telemetry.sampler import Sampler
 from gateway.telemetry.settings import read_settings
 from gateway.version_messages import report
 from gateway.worker.catalog import Catalog, health_statuses
+from gateway.worker.copies import Copies
 from gateway.worker.health import CHECK, WATCH, Health
 from gateway.worker.inference_service import SERVICE, InferenceService
 from gateway.link import Link
@@ -34,6 +35,7 @@ from gateway.worker.target import Target
 from gateway.worker.transport.choose import make_transport
 from gateway.worker.transport.interface import BindError, Methods, Stream, StreamHandler, Tls, TransportSettings
 from runtime.onnx.session import return_large_blocks
+from runtime.shadow.ring_writer import CopyWriter
 from runtime.shm.panes_writer import PaneWriter
 from runtime.shm.ring import map_ring
 from runtime.shm.segment import Segment
@@ -74,7 +76,7 @@ class Worker:
         self._pipeline = Pipeline(config.limits.max_in_flight, self._statistics.set_in_flight, self._recorder)
         self._health = Health()
         self._streams = InferStreams()
-        self._catalog = Catalog(orders.index, self._on_table)
+        self._catalog = Catalog(orders.index, self._on_table, make_copies(orders))
         self._manager = VersionManager(self._make_target, self._on_change)
         self._link = Link(orders.link_address, self._greet, self._on_desired)
         self._transport = make_transport(config.transport, transport_settings(orders))
@@ -234,6 +236,13 @@ def make_pane_writer(orders: Spawn) -> PaneWriter | None:
         return None
     arena = Segment.attach(orders.arena_fds[orders.index], writable=True)
     return PaneWriter(arena, Segment.attach(orders.pane_control_fd, writable=False), orders.index)
+
+
+def make_copies(orders: Spawn) -> Copies | None:
+    """None where nothing is to be copied for shadows."""
+    if not orders.config.shadow.enabled:
+        return None
+    return Copies(CopyWriter(Segment.attach(orders.copy_fds[orders.index], writable=True)))
 
 
 def make_recorder(orders: Spawn) -> Recorder | None:

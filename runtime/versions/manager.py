@@ -21,7 +21,7 @@ from runtime.versions.version import LoadedVersion, load_version
 
 log = logging.getLogger(__name__)
 
-DeliveryFactory = Callable[[InstanceKey, LoadedVersion], Delivery]
+DeliveryFactory = Callable[[InstanceKey, LoadedVersion], Delivery | None]
 
 DRAIN_LIMIT_SECONDS = 60.0  # after it, runs of a retired version are stopped
 WATCH_SECONDS = 1.0  # an upper bound on noticing what a lost wake-up announced
