@@ -16,6 +16,7 @@ from pathlib import Path
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
+from gateway.control.crashes import CrashWatch
 from gateway.control.drift_events import announce_drift
 from gateway.control.drift_watch import Change
 from gateway.control.events import Events
@@ -28,7 +29,7 @@ from gateway.control.watching import Watching
 from gateway.control.web import WebServer
 from gateway.errors import status_of
 from gateway.logs import setup_logging
-from gateway.messages import Answer, Request, VersionReport
+from gateway.messages import Answer, ComparisonReport, Request, VersionReport
 from gateway.process import Spawn, receive_orders
 from gateway.store.sql import SqlStore, open_store
 from gateway.telemetry.durations import DurationRecorder
@@ -70,7 +71,7 @@ class Control:
             config.models, self._cache, read_config_pbtxt, settle_seconds=config.repository.settle_seconds
         )
         pages = [Segment.attach(fd, writable=False) for fd in orders.page_fds]
-        statistics = StatisticsReader(pages)
+        statistics = StatisticsReader(pages, [Segment.attach(orders.shadow_page_fd, writable=False)])
         series = SeriesReader([Segment.attach(fd, writable=False) for fd in orders.series_fds])
         self._events = Events()
         settings = read_settings(config.telemetry.environment(os.environ))
@@ -85,6 +86,10 @@ class Control:
         listener.setblocking(False)
         self._fleet = Fleet(listener, self._on_report, self._on_request, self._log_events)
         self._changes.fleet = self._fleet
+        self._crashes = CrashWatch(statistics, self._log_events)
+        self._fleet.on_end = self._on_end
+        self._fleet.on_comparison = self._on_comparison
+        self._comparisons: Comparisons | None = None
         self._watching = self._watch(orders, store, series, repository)
         service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
@@ -161,7 +166,7 @@ class Control:
         if self._failed:
             raise StartFailed
         # Health and admin answer until the last worker has drained.
-        await self._fleet.until(lambda: not self._fleet.workers, drain.delay_seconds + drain.grace_seconds + 10)
+        await self._fleet.until(self._all_ended, drain.delay_seconds + drain.grace_seconds + 10)
         for task in (starting, looking, telling, observing):
             task.cancel()
         self._web.stop()
@@ -174,6 +179,9 @@ class Control:
         self._changes.refusals.tell(time.monotonic(), is_last=True)
         await asyncio.to_thread(self._export.stop)
         self._cache.close()
+
+    def _all_ended(self) -> bool:
+        return not self._fleet.workers and self._fleet.shadow is None
 
     async def _start(self) -> None:
         try:
@@ -236,6 +244,7 @@ class Control:
                 totals = await asyncio.to_thread(self._series.totals)
                 self._refusals.tell(totals, time.monotonic(), self._log_events)
                 self._changes.refusals.tell(time.monotonic())
+                self._crashes.look()
                 self._export.tell_losses()
             except Exception:
                 log.exception("refusals and losses could not be summed up; the next summary follows")
@@ -264,6 +273,17 @@ class Control:
             await asyncio.to_thread(watching.look, time.time())
         except Exception:
             log.exception("drift could not be looked for; the next look follows")
+
+    async def _on_end(self) -> None:
+        await self._crashes.after_end()
+
+    def _on_comparison(self, report: ComparisonReport) -> None:
+        if self._comparisons is None:
+            return
+        try:
+            self._comparisons.take(report)
+        except Exception:
+            log.exception("what shadows answered could not be taken in; the next report follows")
 
     def _on_report(self, worker: int, report: VersionReport) -> None:
         self._events.publish(worker, report)

@@ -41,7 +41,9 @@ class Engine:
         self._on_changed = on_change
         self._statistics = StatisticsWriter(Segment.attach(orders.shadow_page_fd, writable=True))
         self._versions = ShadowVersions()
-        self._manager = VersionManager(self._make, self._on_change)
+        self._manager = VersionManager(
+            self._make, self._on_change, lambda key: self._statistics.mark(key.model, key.version)
+        )
         self._reports = Reports(counters, readers, link.deliver)
         late = orders.config.shadow.late_seconds
         self._runs = CopyRuns(readers, self._versions, self._reports, lambda: not self._manager.settled(), late)
