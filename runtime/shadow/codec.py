@@ -52,6 +52,7 @@ def write_comparison(comparison: PairComparison) -> bytes:
         "tolerances": sorted(comparison.tolerances),
         **{name: getattr(comparison, name) for name in (*TOTALS, "first_ns", "last_ns")},
         "sheds": comparison.sheds,
+        "refused": comparison.refused,
         "failure": comparison.failure,
         "most": comparison.worst.most,
         "worst": [astuple(each) for each in comparison.worst.kept],
@@ -71,7 +72,7 @@ def write_comparison(comparison: PairComparison) -> bytes:
 def _tally_document(tally: OutputTally) -> dict[str, Any]:
     return {
         **{name: getattr(tally, name) for name in COUNTS},
-        "confusion": [[*astuple(pair), rows] for pair, rows in tally.confusion.items()],
+        "confusion": [[*pair, rows] for pair, rows in tally.confusion.items()],
         "confusion_other": tally.confusion.other,
         "differs": tally.differences is not None,
     }
@@ -108,6 +109,7 @@ def _read(body: bytes, size: int, kind: type[C]) -> C:
         setattr(comparison, name, _count(name, document[name]))
     for reason, requests in document["sheds"].items():
         comparison.shed(reason, _count(reason, requests))
+    comparison.refuse({reason: _count(reason, requests) for reason, requests in document["refused"].items()})
     when, why = document["failure"]
     comparison.failure = (_count("failure", when), str(why))
     comparison.worst = Worst(document["most"], (Disagreement(*each) for each in document["worst"]))

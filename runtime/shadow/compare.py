@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-WORDS = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+WORDS: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 KINDS = {"f": "float", "i": "integer", "u": "integer", "b": "boolean", "O": "text"}
 
 FLIP = 1.0
@@ -149,9 +149,9 @@ class Judge:
         for at, each in reversed(list(enumerate(deciding))):
             disagrees = ~each.agrees & ~agrees
             flips = each.severity if margins is None or not each.is_flip else margins
-            severity[disagrees] = np.broadcast_to(flips, rows)[disagrees]
+            severity[disagrees] = flips[disagrees] if len(flips) == rows else flips[0]
             which[disagrees] = at
-        candidates = np.flatnonzero(~agrees & (severity >= worst.least))
+        candidates = np.flatnonzero(~agrees & (severity >= worst.bar(copy.unix_ns)))
         if not len(candidates):
             return
         ranked = sorted(
@@ -160,8 +160,6 @@ class Judge:
         )
         found = []
         for minus, request_id, within, row in ranked[: worst.most]:
-            if not worst.room_for(-minus, copy.unix_ns):
-                break
             each = deciding[which[row]]
             first, second = each.texts(row if len(each.agrees) == rows else 0)
             inputs = self._inputs_of(copy, row) if self._inputs else ""
@@ -211,6 +209,11 @@ def _pair(a: Array, b: Array) -> tuple[Array, Array]:
     return a, b
 
 
+def _same_rows(a: Array, b: Array) -> Flags:
+    same: Flags = np.asarray(a == b, np.bool_)
+    return same[:, 0] if same.shape[1] == 1 else np.asarray(same.all(axis=1))
+
+
 def _count(tally: OutputTally, equal: Array, close: Array) -> None:
     tally.equal_rows += int(np.count_nonzero(equal))
     tally.close_rows += int(np.count_nonzero(close))
@@ -218,8 +221,7 @@ def _count(tally: OutputTally, equal: Array, close: Array) -> None:
 
 def _others(output: ComparableOutput, a: Array, b: Array, tally: OutputTally) -> _Output:
     """Integers, booleans, texts: equal or not; of integers that are no labels the differences are counted, too."""
-    same = np.asarray(a == b, np.bool_)
-    equal = same[:, 0] if same.shape[1] == 1 else same.all(axis=1)
+    equal = _same_rows(a, b)
     _count(tally, equal, equal)
     severity = np.full(len(a), FLIP)
     if a.dtype.kind in "iu" and output.predicts is Predicts.NOTHING and a.size:
@@ -261,8 +263,7 @@ def _labels(output: ComparableOutput, a: Array, b: Array, tally: OutputTally, co
         first, second = list(map(tuple, a.tolist())), list(map(tuple, b.tolist()))
     for (x, y), count in Counter(zip(first, second, strict=True)).items():
         confusion.add(ClassPair(x == y, class_name(x), class_name(y)), count)
-    same = np.asarray(a == b, np.bool_)
-    agrees = same[:, 0] if same.shape[1] == 1 else same.all(axis=1)
+    agrees = _same_rows(a, b)
     _count_predicted(tally, agrees)
     texts = lambda row: (class_name(first[row]), class_name(second[row]))  # noqa: E731
     return _Output(output, agrees, np.full(len(a), FLIP), predicts=True, texts=texts)

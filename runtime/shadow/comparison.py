@@ -9,6 +9,7 @@ Merge: the same bytes in any order and any tree, but for the means of difference
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -49,6 +50,8 @@ class PairComparison:
         self.agreed = 0
         self.failed = 0
         self.sheds: dict[str, int] = {}
+        self.refused: dict[str, int] = {}
+        """Copies that workers threw away themselves, by reason: the ring's counts, which control adds."""
         self.compared_rows = 0
         self.agreed_rows = 0
         self.primary_ns = 0
@@ -86,13 +89,16 @@ class PairComparison:
         self._at(copy.unix_ns)
 
     def shed(self, reason: str, requests: int) -> None:
-        """Copies that were thrown away unanswered, where the ring has not counted them already.
+        """Copies that the shadow process took from the ring and threw away unanswered.
 
         Raises ValueError for a reason that is none of SHED_REASONS.
         """
-        if reason not in SHED_REASONS:
-            raise ValueError(f"expected one of {', '.join(SHED_REASONS)}, got {reason!r}")
-        self.sheds[reason] = self.sheds.get(reason, 0) + requests
+        _add(self.sheds, reason, requests)
+
+    def refuse(self, requests: Mapping[str, int]) -> None:
+        """Copies that never came to the shadow process, by reason. Raises ValueError as `shed` does."""
+        for reason, count in requests.items():
+            _add(self.refused, reason, count)
 
     def merge(self, other: PairComparison) -> None:
         """Adds what `other` has seen. Raises NotMergeable for another pair."""
@@ -102,6 +108,7 @@ class PairComparison:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for reason, requests in other.sheds.items():
             self.shed(reason, requests)
+        self.refuse(other.refused)
         self.tolerances = set(sorted(self.tolerances | other.tolerances)[:MOST_TOLERANCES])
         for moment in (other.first_ns, other.last_ns):
             self._at(moment)
@@ -125,7 +132,7 @@ class PairComparison:
 
     @property
     def is_empty(self) -> bool:
-        return not self.requests and not self.sheds
+        return not self.rows
 
     @property
     def requests(self) -> int:
@@ -135,7 +142,12 @@ class PairComparison:
     @property
     def rows(self) -> int:
         """What windows count: requests of every fate, so that a pane of nothing but shed ones is kept."""
-        return self.requests + sum(self.sheds.values())
+        return self.requests + sum(self.shed_requests.values())
+
+    @property
+    def shed_requests(self) -> dict[str, int]:
+        """By reason, whoever threw them away."""
+        return dict(sorted((Counter(self.sheds) + Counter(self.refused)).items()))
 
     @property
     def latency_ratio(self) -> float:
@@ -176,3 +188,10 @@ class PairComparison:
     def __repr__(self) -> str:
         pair = f"{self.key.model} {self.key.primary}->{self.key.shadow}"
         return f"PairComparison({pair}, compared={self.compared}, agreed={self.agreed}, failed={self.failed})"
+
+
+def _add(counts: dict[str, int], reason: str, requests: int) -> None:
+    if reason not in SHED_REASONS:
+        raise ValueError(f"expected one of {', '.join(SHED_REASONS)}, got {reason!r}")
+    if requests:
+        counts[reason] = counts.get(reason, 0) + requests

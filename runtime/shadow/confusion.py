@@ -8,7 +8,7 @@ name: which ones are kept depends on what was seen alone, so any order and any t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MOST_PAIRS = 1024
 """All pairs of 32 classes; of more classes few pairs are ever seen."""
@@ -19,8 +19,7 @@ NO_CLASS = "(none)"
 """Of scores with NaN."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ClassPair:
+class ClassPair(NamedTuple):
     """`agree` orders pairs of two classes before those of one; names may be cut, so it is not in them."""
 
     agree: bool

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import float32, float64, int64, types, uint8, uint32, uint64, void
 
@@ -15,7 +17,7 @@ _PAIRS = types.Array(float64, 2, "C")
 _COUNTS = types.Array(int64, 1, "C")
 
 
-def _in(element):  # type: ignore[no-untyped-def]
+def _in(element: Any) -> Any:
     return types.Array(element, 2, "C", readonly=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from runtime.profile.of_signature import column_names, schema_of
@@ -62,13 +62,13 @@ def comparable_outputs(signature: Signature, settings: StatisticsSettings) -> Co
             labels.setdefault(part.tensor, []).append(part.column)
     outputs = {}
     for spec in signature.outputs:
+        output = ComparableOutput(spec.name, spec.datatype)
+        columns = tuple(labels.get(spec.name, ()))
         if spec.name in scores:
-            predicts, columns, classes = Predicts.SCORES, (), scores[spec.name]
-        elif 0 < len(labels.get(spec.name, ())) <= MAX_LABEL_COLUMNS:
-            predicts, columns, classes = Predicts.LABEL, tuple(labels[spec.name]), ()
-        else:
-            predicts, columns, classes = Predicts.NOTHING, (), ()
-        outputs[spec.name] = ComparableOutput(spec.name, spec.datatype, predicts, columns, classes)
+            output = replace(output, predicts=Predicts.SCORES, classes=scores[spec.name])
+        elif 0 < len(columns) <= MAX_LABEL_COLUMNS:
+            output = replace(output, predicts=Predicts.LABEL, columns=columns)
+        outputs[spec.name] = output
     ignored = {name for name in outputs if name in settings.features and settings.features[name].kind == "ignored"}
     return ComparableOutputs(
         {name: output for name, output in outputs.items() if name not in ignored},

@@ -6,6 +6,7 @@ Memory: `most` of them, each with bounded texts. Merge: the worst of both; any o
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -46,16 +47,14 @@ class Worst:
         self.most = most
         self.kept = heapq.nsmallest(most, kept, key=lambda each: each.rank)
 
-    def room_for(self, severity: float, unix_ns: int) -> bool:
-        """Whether one of such severity and time may be among the worst."""
+    def bar(self, unix_ns: int) -> float:
+        """No severity below it finds room, of a row of that time; one that reaches it may."""
         if len(self.kept) < self.most:
-            return True
-        return bool(self.kept) and (-severity, unix_ns) <= (-self.kept[-1].severity, self.kept[-1].unix_ns)
-
-    @property
-    def least(self) -> float:
-        """No severity below it finds room."""
-        return self.kept[-1].severity if self.kept and len(self.kept) == self.most else -1.0
+            return -math.inf
+        if not self.kept:
+            return math.inf
+        last = self.kept[-1]
+        return math.nextafter(last.severity, math.inf) if unix_ns > last.unix_ns else last.severity
 
     def add(self, found: Iterable[Disagreement]) -> None:
         self.kept = heapq.nsmallest(self.most, [*self.kept, *found], key=lambda each: each.rank)
