@@ -38,8 +38,8 @@ class ModelOrder(_Message):
     """`serve`: route to these. `prepare`: load, do not route, on worker `prepare_on` alone or on all (-1).
 
     `prepare_on_shadow`: the process that answers copies prepares them too, whatever `prepare_on` says of workers.
-    `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout under
-    way make of it together; "": the default alone.
+    `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout
+    under way make of it together; "": the default alone.
     """
 
     model: str

@@ -43,12 +43,12 @@ class Spawn(BaseModel):
     """A child's orders. File descriptors are inherited: `page_fds` are the statistics pages of all workers,
     `series_fds` their series pages, `ring_fds` their rings of request records and `arena_fds` their panes (a worker
     gets its own of these three), `pane_control_fd` what control tells of panes, `export_fd` the counts of what was
-    exported, `tally_fd` those of restarts (workers, control, the shadow process); `export_fd`, `listener_fd` and `http_fd` are
-    control's alone. `copy_fds` are the rings of copies, each worker's own, all for the shadow process and for control.
-    `shadow_page_fd` is the statistics page of the process that answers copies, for it and control.
+    exported, `tally_fd` those of restarts (workers, control, the shadow process); `export_fd`, `listener_fd` and
+    `http_fd` are control's alone. `copy_fds` are the rings of copies: each worker gets its own, the shadow process and
+    control get all. `shadow_page_fd` is the statistics page of the shadow process, for it and control.
 
-    `index` is a worker's number, -1 for any other process. `log_style` is what its lines on standard error look like: that is a
-    pipe to the supervisor, which knows where they end up.
+    `index` is a worker's number, -1 for any other process. `log_style` is what its lines on standard error look like:
+    that is a pipe to the supervisor, which knows where they end up.
     """
 
     model_config = ConfigDict(frozen=True)

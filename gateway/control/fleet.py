@@ -214,17 +214,25 @@ class Fleet:
     def _reported(self, worker: WorkerView, report: VersionReport) -> None:
         key = InstanceKey(report.model, report.version, report.digest, report.generation)
         if report.state == VersionState.FAILED.name and key not in worker.failures():
-            facts = {"model": report.model, "version": report.version, "digest": report.digest, "error": report.reason}
-            if worker.is_shadow:
-                self._events.emit(SHADOW_LOAD_FAILED, **facts)
-            else:
-                self._events.emit(LOAD_FAILED, **facts, worker=worker.index)
+            self._tell_failure(worker, report)
         if report.state == VersionState.UNLOADED.name:
             worker.reports.pop(key, None)
         else:
             worker.reports[key] = report
         if not worker.is_shadow:
             self._on_report(worker.index, report)
+
+    def _tell_failure(self, worker: WorkerView, report: VersionReport) -> None:
+        facts: dict[str, str | int] = {
+            "model": report.model,
+            "version": report.version,
+            "digest": report.digest,
+            "error": report.reason,
+        }
+        if worker.is_shadow:
+            self._events.emit(SHADOW_LOAD_FAILED, **facts)
+        else:
+            self._events.emit(LOAD_FAILED, **facts, worker=worker.index)
 
     def _greeted(self, hello: Hello, writer: asyncio.StreamWriter) -> WorkerView:
         is_shadow = hello.role == "shadow"

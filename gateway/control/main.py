@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
@@ -55,6 +56,12 @@ TELL_SECONDS = 2.0
 LOOK_SECONDS = 10.0  # how often a vanished repository is noticed where nothing polls it
 
 
+class TakesComparisons(Protocol):
+    """Who wants to know what shadows answered."""
+
+    def take(self, report: ComparisonReport) -> None: ...
+
+
 class StartFailed(RuntimeError):
     """The desired state could not be brought back; the log says why. The supervisor starts control anew."""
 
@@ -89,7 +96,7 @@ class Control:
         self._crashes = CrashWatch(statistics, self._log_events)
         self._fleet.on_end = self._on_end
         self._fleet.on_comparison = self._on_comparison
-        self._comparisons: Comparisons | None = None
+        self._comparisons: TakesComparisons | None = None
         self._watching = self._watch(orders, store, series, repository)
         service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because

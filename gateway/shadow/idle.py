@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import threading
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,6 @@ def idle_library_threads() -> None:
     """Threads that ONNX Runtime has started for a version's runs: they were begun by whoever loaded it."""
     own = {thread.native_id for thread in threading.enumerate()}
     with contextlib.suppress(OSError):
-        for name in os.listdir("/proc/self/task"):
-            if int(name) not in own:
-                run_when_idle(int(name))
+        for task in Path("/proc/self/task").iterdir():
+            if int(task.name) not in own:
+                run_when_idle(int(task.name))

@@ -97,8 +97,8 @@ class Reports:
         self.delivered.clear()
         self._deliver(ComparisonReport(counters=self._counters, pairs=tuple(reports)), self._on_sent)
 
-    def _on_sent(self, sent: bool) -> None:  # noqa: FBT001  (a callback of the link)
-        """At once, on the link's thread: what was sent and is not told counts as lost, should this process be killed."""
+    def _on_sent(self, sent: bool) -> None:
+        """On the link's thread, at once: what is sent and not told counts as lost should this process be killed."""
         if sent:
             for _, account in self._under_way:
                 for slot, outcomes in account.outcomes.items():

@@ -9,11 +9,12 @@ from gateway.messages import Desired, ModelOrder
 from gateway.routing.routers import Routers
 from gateway.routing.table import ModelRoute, RouteTable
 from gateway.version_messages import version_target
-from gateway.worker.copies import Copies, shadow_pairs
+from gateway.worker.copies import Copies, ShadowPair, shadow_pairs
 from gateway.worker.target import Target
 from runtime.versions.manager import Instance, VersionTarget
 from runtime.versions.policy import InstanceKey
 from runtime.versions.state import VersionState
+from runtime.versions.version import LoadedVersion
 
 
 class Catalog:
@@ -65,12 +66,12 @@ class Catalog:
 
     def _shadow(self, copies: Copies, routes: Sequence[ModelRoute[Target]]) -> None:
         """Gives each target that answers the copiers that its route asks for."""
-        wanted = []
+        wanted: list[tuple[ShadowPair, LoadedVersion]] = []
         for route in routes:
             order = self._orders[route.model]
             digests = {version: target.version.digest for version, target in route.available.items()}
-            for pair in shadow_pairs(order, self._routers.of(order.model, order.route).route, digests):
-                wanted.append((pair, route.available[pair.key.primary].version))
+            pairs = shadow_pairs(order, self._routers.of(order.model, order.route).route, digests)
+            wanted += [(pair, route.available[pair.key.primary].version) for pair in pairs]
         copiers = copies.copiers(wanted)
         for target in self._targets.values():
             target.copiers = copiers.get(id(target.version), ())

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from pydantic import BaseModel
 
+from gateway.link import Link
 from gateway.logs import setup_logging
 from gateway.messages import Desired, Hello, Progress
 from gateway.process import Ending, Spawn, receive_orders
@@ -26,7 +27,6 @@ from gateway.worker.catalog import Catalog, health_statuses
 from gateway.worker.copies import Copies
 from gateway.worker.health import CHECK, WATCH, Health
 from gateway.worker.inference_service import SERVICE, InferenceService
-from gateway.link import Link
 from gateway.worker.observer import Observers
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.reflection import PATHS, ReflectionStream, make_servicer

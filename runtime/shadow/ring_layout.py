@@ -11,19 +11,19 @@
 128 ├───────────────┼───────────────────────┤      └─────────────────────────┘    └─────────────┘     `room` bytes
     │ begin u64     │                       │       the writer's line, then two
     └───────────────┴───────────────────────┘       of the reader's
-Little-endian. `begin` and `end` count bytes since the ring was made and never fall: a copy that begins at n lies n % room
-bytes into the last part, whole; where it would reach over the end, a gap is written and it lies at the front. The writer
-fills a copy, notes where it begins (`newest`), and then raises `end`. What finds no room is shed, and counted. Before
-each raise there is a fence, and one behind each look at what the other side has raised.
+Little-endian. `begin` and `end` count bytes since the ring was made and never fall: a copy that begins at n lies
+n % room bytes into the last part, whole; where it would reach over the end, a gap is written and it lies at the front.
+The writer fills a copy, notes where it begins (`newest`), and then raises `end`. What finds no room is shed, and
+counted. Before each raise there is a fence, and one behind each look at what the other side has raised.
 
 A pair has counters of requests, each raised by one side only, by whole words. The writer raises `written` after `end`,
 and each copy holds what `written` is with it, so the next writer mends the one word that a kill can leave behind. The
-reader sets `taken` to the same before it frees the copy's room, and so knows again what the reader before it had taken.
+reader sets `taken` to the same before it frees the copy's room, and so the next reader knows what this one had taken.
 What it has taken it adds, once that is reported, to one of the counts of what became of copies; the difference is what
-was lost with a reader that was killed. So always
-    written + shed = compared + failed + shed later + waiting.
-A pair is used by one writer, one identity at a time: a pair that nobody uses, and of which nothing waits, may be made
-another's. `serial` is then 0 first, and a new number last; `status` names the serial that it is meant for.
+is lost with a reader that is killed. So always
+    chosen = written + shed = compared + failed + shed later + waiting.
+A place belongs to one pair at a time. One that no writer uses, and of which nothing waits, may become another pair's:
+`serial` is then 0 first, and a new number last; `status` names the serial that it is meant for.
 The ring outlives both processes: the supervisor owns it. Pages that were never written take no memory.
 """
 

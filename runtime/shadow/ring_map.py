@@ -21,7 +21,6 @@ from runtime.shadow.ring_layout import (
     TEXT_SIZE,
     UNPLACED,
     WRITTEN,
-    Shed,
     pair_at,
     text_at,
 )
@@ -62,25 +61,27 @@ def map_copy_ring(segment: Segment) -> CopyRing:
 
 @dataclass(slots=True)
 class CopyCounts:
-    """Of one pair, in requests, since the gateway started: `chosen` = `compared` + `failed` + all that was `shed` +
-    `waiting`. What waits is in a ring, or being run, or not reported yet.
+    """Of one pair, in requests, since the gateway started: `chosen` = all that was `shed` by workers + all `outcomes`
+    of what the shadow process took + `waiting`. What waits is in a ring, or being run, or not reported yet.
     """
 
     chosen: int = 0
-    compared: int = 0
-    failed: int = 0
-    shed: dict[Shed, int] = field(default_factory=lambda: dict.fromkeys(Shed, 0))
+    shed: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
-        return self.chosen - self.compared - self.failed - sum(self.shed.values())
+        return self.chosen - sum(self.shed.values()) - sum(self.outcomes.values())
 
     def add(self, other: CopyCounts) -> None:
         self.chosen += other.chosen
-        self.compared += other.compared
-        self.failed += other.failed
-        for reason, requests in other.shed.items():
-            self.shed[reason] += requests
+        for mine, theirs in ((self.shed, other.shed), (self.outcomes, other.outcomes)):
+            for reason, requests in theirs.items():
+                mine[reason] = mine.get(reason, 0) + requests
+
+
+MAX_PAST = 1024
+"""Pairs whose place became another's, of which the sums are still known; the oldest are forgotten."""
 
 
 class CopyCounter:
@@ -121,7 +122,11 @@ class CopyCounter:
         if ring.words[pair_at(pair) + SERIAL] != serial or key is None:
             return
         if seen is not None and seen[0] != serial:
-            self._past.setdefault(seen[1], CopyCounts()).add(seen[2])
+            past = self._past.pop(seen[1], CopyCounts())
+            past.add(seen[2])
+            self._past[seen[1]] = past
+            if len(self._past) > MAX_PAST:
+                del self._past[next(iter(self._past))]
         self._seen[number, pair] = (serial, key, counts)
 
 
@@ -130,11 +135,5 @@ def _counts(words: memoryview) -> CopyCounts:
     outcomes = {outcome: int(words[at]) for outcome, at in OUTCOME_AT.items()}
     taken = int(words[TAKEN])
     order()
-    shed = dict.fromkeys(Shed, 0)
-    for reason, at in SHED_AT.items():
-        shed[reason] += int(words[at])
-    chosen = max(int(words[WRITTEN]), taken) + sum(shed.values())
-    compared, failed = outcomes.pop("compared"), outcomes.pop("failed")
-    for outcome, requests in outcomes.items():
-        shed[Shed(outcome)] += requests
-    return CopyCounts(chosen, compared, failed, shed)
+    shed = {reason.value: int(words[at]) for reason, at in SHED_AT.items()}
+    return CopyCounts(max(int(words[WRITTEN]), taken) + sum(shed.values()), shed, outcomes)

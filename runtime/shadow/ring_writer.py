@@ -158,7 +158,7 @@ class CopyWriter:
         begin = at + form.contents_at(head.ids_bytes)
         for content, offset, length in zip(contents, form.offsets, form.sizes, strict=True):
             if length:
-                buffer[begin + offset : begin + offset + length] = content  # one copy of memory
+                buffer[begin + offset : begin + offset + length] = content  # type: ignore[assignment]  # one memcpy
 
     def _holds(self, pair: int, text: bytes) -> bool:
         at = pair_at(pair)
