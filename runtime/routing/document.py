@@ -40,7 +40,7 @@ from runtime.routing.route import (
     Sticky,
     Variant,
 )
-from runtime.routing.shadow_document import read_shadows, shadow_document
+from runtime.routing.shadow_document import SHADOWS_LIMIT, read_shadows, shadow_document
 
 RULES_LIMIT = 64
 """A request with metadata that rules look at tries them in order; with 64 that takes some ten microseconds."""
@@ -119,12 +119,16 @@ def to_json(route: Route) -> str:
 
 
 def from_json(text: str) -> Route:
-    """RouteError for what `to_json` did not write."""
+    """RouteError for what `to_json` did not write. A rollout's shadow may stand beside as many as operators may have."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
         raise RouteError("the stored route", ["it is not JSON"]) from None
-    return route_of(document, "the stored route")
+    reader = _Reader(SHADOWS_LIMIT + 1)
+    route = reader.route(document, "")
+    if reader.problems:
+        raise RouteError("the stored route", reader.problems)
+    return route
 
 
 def _rule_document(rule: Rule) -> dict[str, Any]:
@@ -140,6 +144,10 @@ def _split_document(split: tuple[Variant, ...]) -> dict[str, Any]:
 class _Reader(Reader):
     """Of a whole route."""
 
+    def __init__(self, shadows_limit: int = SHADOWS_LIMIT) -> None:
+        super().__init__()
+        self._shadows_limit = shadows_limit
+
     def route(self, document: object, path: str) -> Route:
         fields = self.known(document, path, ("sticky", "salt", "rules", "split", "shadows"))
         sticky = self.sticky(fields.get("sticky"), under(path, "sticky"))
@@ -149,7 +157,7 @@ class _Reader(Reader):
             salt = ""
         rules = self.rules(fields.get("rules"), under(path, "rules"))
         split = self.split(fields["split"], under(path, "split")) if fields.get("split") is not None else ()
-        shadows = read_shadows(self, fields.get("shadows"), under(path, "shadows"))
+        shadows = read_shadows(self, fields.get("shadows"), under(path, "shadows"), self._shadows_limit)
         return Route(rules, split, sticky, salt, shadows)
 
     def sticky(self, document: object, path: str) -> Sticky | None:

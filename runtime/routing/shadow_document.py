@@ -37,12 +37,12 @@ _PERCENT = f"a number {LEAST_PERCENT:g}..100"
 _TOLERANCE = "a number of 0 or more"
 
 
-def read_shadows(reader: Reader, document: object, path: str) -> tuple[Shadow, ...]:
+def read_shadows(reader: Reader, document: object, path: str, limit: int) -> tuple[Shadow, ...]:
     if document is None:
         return ()
-    if not isinstance(document, list) or len(document) > SHADOWS_LIMIT:
+    if not isinstance(document, list) or len(document) > limit:
         count = f"{len(document)} shadows" if isinstance(document, list) else document
-        reader.wrong(path, f"a list of at most {SHADOWS_LIMIT} shadows", count)
+        reader.wrong(path, f"a list of at most {limit} shadows", count)
         return ()
     shadows = []
     first: dict[str, int] = {}
