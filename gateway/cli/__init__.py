@@ -15,6 +15,7 @@ from gateway.cli.models import models
 from gateway.cli.profile import profile
 from gateway.cli.reference import reference
 from gateway.cli.serve import config, serve
+from gateway.cli.shadow import shadow
 from gateway.cli.stats import stats
 from gateway.cli.status import status
 from gateway.cli.top import top
@@ -32,7 +33,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    serve, config, status, models, top, drift, stats, reference, profile, load, unload, label, default, watch, audit,
+    serve, config, status, models, top, drift, stats, shadow, reference, profile, load, unload, label, default, watch,
+    audit,
 )  # fmt: skip
 
 for command in COMMANDS:

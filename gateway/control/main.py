@@ -12,11 +12,11 @@ import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
+from gateway.control.comparisons import Comparisons
 from gateway.control.crashes import CrashWatch
 from gateway.control.drift_events import announce_drift
 from gateway.control.drift_watch import Change
@@ -42,8 +42,10 @@ from gateway.telemetry.resource import detect
 from gateway.telemetry.settings import read_settings
 from gateway.wire.pbtxt import read_config_pbtxt
 from runtime.errors import ServingError
+from runtime.profile.levels import Levels
 from runtime.repository.cache import ArtifactCache, CacheUnwritable
 from runtime.repository.repository import Repository
+from runtime.shadow.ring_map import CopyCounter, map_copy_ring
 from runtime.shm.panes_reader import PaneReader
 from runtime.shm.segment import Segment
 from runtime.shm.series import SeriesReader
@@ -54,12 +56,6 @@ log = logging.getLogger(__name__)
 
 TELL_SECONDS = 2.0
 LOOK_SECONDS = 10.0  # how often a vanished repository is noticed where nothing polls it
-
-
-class TakesComparisons(Protocol):
-    """Who wants to know what shadows answered."""
-
-    def take(self, report: ComparisonReport) -> None: ...
 
 
 class StartFailed(RuntimeError):
@@ -96,15 +92,26 @@ class Control:
         self._crashes = CrashWatch(statistics, self._log_events)
         self._fleet.on_end = self._on_end
         self._fleet.on_comparison = self._on_comparison
-        self._comparisons: TakesComparisons | None = None
         self._watching = self._watch(orders, store, series, repository)
+        measured = config.statistics
+        rings = [map_copy_ring(Segment.attach(fd, writable=False)) for fd in orders.copy_fds]
+        self._copies = CopyCounter(rings)
+        self._comparisons = Comparisons(
+            store.comparisons,
+            Levels(measured.pane_seconds, measured.windows_seconds),
+            started_seconds=orders.started_at_seconds,
+            drift_window_seconds=measured.drift_window_seconds,
+            copies=self._copies.of_workers,
+        )
         service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
         )
+        service.use_comparisons(self._comparisons, lambda: {*self._changes.desired, *self._changes.scan.models})
         if self._watching is not None:
             service.observe(self._watching)
         self._admin = AdminServer(config, service)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
+        figures = dataclasses.replace(figures, shadows=self._comparisons.figures)
         if self._watching is not None:
             figures = dataclasses.replace(figures, drift=self._watching.figures)
         self._series = series
@@ -161,12 +168,14 @@ class Control:
         loop.add_signal_handler(signal.SIGTERM, self._ending.set)
         self._export.start(self._measures, follows=self._has_started_before())
         web = asyncio.create_task(self._web.serve(socket.socket(fileno=self._orders.http_fd)))
+        await asyncio.to_thread(self._comparisons.restore)
         await self._fleet.start()
         await self._admin.start(self._orders.admin_address)
         starting = asyncio.create_task(self._start())
         looking = asyncio.create_task(self._look_forever())
         telling = asyncio.create_task(self._tell_forever())
         observing = asyncio.create_task(self._observe_forever())
+        comparing = asyncio.create_task(self._compare_forever())
         await self._ending.wait()
         await self._admin.set_serving(serving=False)
         drain = self._config.drain
@@ -174,14 +183,15 @@ class Control:
             raise StartFailed
         # Health and admin answer until the last worker has drained.
         await self._fleet.until(self._all_ended, drain.delay_seconds + drain.grace_seconds + 10)
-        for task in (starting, looking, telling, observing):
+        for task in (starting, looking, telling, observing, comparing):
             task.cancel()
         self._web.stop()
         await self._admin.stop()
-        await asyncio.gather(web, starting, looking, telling, observing, return_exceptions=True)
+        await asyncio.gather(web, starting, looking, telling, observing, comparing, return_exceptions=True)
         await self._fleet.stop()
         if self._watching is not None:  # the workers have ended: what they have left is there now
             await asyncio.to_thread(self._watching.tick, time.time(), also_open=True)
+        await self._store_comparisons()
         self._refusals.tell(self._series.totals(), time.monotonic(), self._log_events, is_last=True)
         self._changes.refusals.tell(time.monotonic(), is_last=True)
         await asyncio.to_thread(self._export.stop)
@@ -275,6 +285,20 @@ class Control:
             except Exception:
                 log.exception("what was seen could not be gathered; it is the next time")
 
+    async def _compare_forever(self) -> None:
+        """What came of shadows goes into panes and the store, once a pane."""
+        seconds = self._config.statistics.pane_seconds
+        while True:
+            now = time.time()
+            await asyncio.sleep(seconds - now % seconds)
+            await self._store_comparisons()
+
+    async def _store_comparisons(self) -> None:
+        try:
+            await asyncio.to_thread(self._comparisons.tick, time.time())
+        except Exception:
+            log.exception("comparisons of shadows could not be stored; they are the next time")
+
     async def _look_for_drift(self, watching: Watching) -> None:
         try:
             await asyncio.to_thread(watching.look, time.time())
@@ -285,8 +309,6 @@ class Control:
         await self._crashes.after_end()
 
     def _on_comparison(self, report: ComparisonReport) -> None:
-        if self._comparisons is None:
-            return
         try:
             self._comparisons.take(report)
         except Exception:

@@ -105,6 +105,10 @@ class CopyCounter:
             totals.setdefault(key, CopyCounts()).add(counts)
         return totals
 
+    def of_workers(self) -> dict[PairKey, tuple[int, dict[str, int]]]:
+        """What no report of the shadow process has: requests chosen, and those that workers shed, by reason."""
+        return {key: (counts.chosen, counts.shed) for key, counts in self.counts().items()}
+
     def unplaced(self) -> int:
         """Requests that were chosen, of pairs that found no place in a ring: they are in no pair's counts."""
         return sum(int(ring.words[UNPLACED]) for ring in self._rings)
