@@ -80,7 +80,7 @@ class Observation:
         self._merged: dict[str, int] = {}  # slots' serials that are in the windows here, stored or not
         self._complaints: Throttle[str] = Throttle("others")
         self.on_pane: Callable[[VersionKey, float, Summary], None] = lambda _key, _began_seconds, _pane: None
-        """Told of each pane that is added, once and under the lock: whose, when it began, its summary, not to be kept."""
+        """Told of each pane that is added, once, under the lock: whose, when it began, and what is in it, on loan."""
 
     def epoch(self, now_seconds: float) -> int:
         return int(now_seconds // self.settings.pane_seconds)

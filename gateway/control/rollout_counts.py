@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Protocol
 
 import numpy as np
@@ -88,8 +89,9 @@ class Totals:
 
 @dataclass(frozen=True)
 class Reading:
-    """All counters of the gateway at one moment, of whatever model."""
+    """All counters of the gateway at one moment, of whatever model. `number`: a later reading has a higher one."""
 
+    number: int
     gateway: str
     series: tuple[Series, ...]
     lost: int
@@ -120,6 +122,7 @@ class Counters:
         self._gateway = gateway
         self._comparisons = comparisons
         self._crashes = crashes
+        self._numbers = count(1)
 
     @property
     def gateway(self) -> str:
@@ -127,7 +130,7 @@ class Counters:
 
     def read(self) -> Reading:
         """Copies the workers' pages: some milliseconds."""
-        return Reading(self._gateway, tuple(self._series.totals()), self._series.lost())
+        return Reading(next(self._numbers), self._gateway, tuple(self._series.totals()), self._series.lost())
 
     def totals(self, reading: Reading, model: str, baseline: int, candidate: int, *, of_copies: bool) -> Totals:
         own = [series for series in reading.series if series.key.model == _cut(model)]

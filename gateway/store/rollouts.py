@@ -109,8 +109,8 @@ class RolloutStore(Protocol):
     def get(self, rollout_id: int) -> StoredRollout | None:
         pass
 
-    def newest(self, model: str) -> StoredRollout | None:
-        """The one of this model that was created last."""
+    def newest(self) -> dict[str, int]:
+        """By model, the id of the one that was created last."""
 
     def listed(self, model: str = "", limit: int = 100, before_id: int = 0) -> list[StoredRollout]:
         """At most `limit`, newest first: of `model` ("": all), older than `before_id` (0: from the newest).

@@ -118,9 +118,11 @@ class SqlRolloutStore:
             row = connection.execute(select(rollout_table).where(rollout_table.c.id == rollout_id)).one_or_none()
         return None if row is None else _rollout_of(row)
 
-    def newest(self, model: str) -> StoredRollout | None:
-        found = self.listed(model, 1) if model else []
-        return found[0] if found else None
+    def newest(self) -> dict[str, int]:
+        query = select(rollout_table.c.model, func.max(rollout_table.c.id).label("newest"))
+        with self._database.reading() as connection:
+            rows = connection.execute(query.group_by(rollout_table.c.model)).all()
+        return {row.model: row.newest for row in rows}
 
     def listed(self, model: str = "", limit: int = 100, before_id: int = 0) -> list[StoredRollout]:
         _require_page(limit, before_id, "before_id")

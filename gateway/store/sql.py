@@ -1,7 +1,7 @@
 """Desired state and audit in a SQL database.
 
-Statements here, in `panes_sql` and in `rollouts_sql` are SQLAlchemy Core without any dialect's own SQL; what only SQLite
-needs is in `database`, and in the triggers of `migrations`.
+Statements here, in `panes_sql` and in `rollouts_sql` are SQLAlchemy Core without any dialect's own SQL; what only
+SQLite needs is in `database`, and in the triggers of `migrations`.
 """
 
 from __future__ import annotations
