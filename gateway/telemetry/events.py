@@ -54,6 +54,10 @@ FIELDS: dict[str, Attribute] = {
     "target_before": Attribute("driftgate.route.previous.default_target", "string", (EVENT,), "The same, before."),
     "labels": Attribute("driftgate.route.labels", "string[]", (EVENT,), "The labels, as stable=2; absent: none."),
     "labels_before": Attribute("driftgate.route.previous.labels", "string[]", (EVENT,), "The same, before."),
+    "route": Attribute(
+        "driftgate.route.document", "string", (EVENT,), "The operators' route as JSON; {}: none, the default alone."
+    ),
+    "route_before": Attribute("driftgate.route.previous.document", "string", (EVENT,), "The same, before."),
     "error": Attribute("driftgate.error.message", "string", (EVENT,), "What was wrong."),
     "count": Attribute("driftgate.event.count", "int", (EVENT,), "How many the event stands for."),
     "window": Attribute("driftgate.event.window", "double", (EVENT,), "Seconds in which these came."),
@@ -126,9 +130,13 @@ VERSION_SWAPPED = EventKind(
 )  # fmt: skip
 ROUTE_CHANGED = EventKind(
     "driftgate.route.changed", logging.INFO,
-    "A change of the labels, or of what the default is set to.",
-    "{model!r} has the labels {labels} (before: {labels_before}) and the default {target} (before: {target_before})",
-    ("model", "labels", "labels_before", "target", "target_before", "action", "actor", "audit", "seconds"),
+    "A change of the labels, of what the default is set to, or of the operators' route.",
+    "{model!r} has the labels {labels} (before: {labels_before}), the default {target} (before: {target_before}) and "
+    "the route {route} (before: {route_before})",
+    (
+        "model", "labels", "labels_before", "target", "target_before", "route", "route_before", "action", "actor",
+        "audit", "seconds",
+    ),
     logged=False,
 )  # fmt: skip
 CHANGE_REFUSED = EventKind(
