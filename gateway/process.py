@@ -39,7 +39,7 @@ class Spawn(BaseModel):
     `series_fds` their series pages, `ring_fds` their rings of request records and `arena_fds` their panes (a worker
     gets its own of these three), `pane_control_fd` what control tells of panes, `export_fd` the counts of what was
     exported, `tally_fd` those of restarts (workers, then control); `export_fd`, `listener_fd` and `http_fd` are
-    control's alone.
+    control's alone. `shadow_page_fd` is the statistics page of the process that answers copies, for it and control.
 
     `index` is a worker's number, -1 for control. `log_style` is what its lines on standard error look like: that is a
     pipe to the supervisor, which knows where they end up.
@@ -52,6 +52,7 @@ class Spawn(BaseModel):
     parent_pid: int
     link_address: str
     page_fds: tuple[int, ...]
+    shadow_page_fd: int
     series_fds: tuple[int, ...]
     ring_fds: tuple[int, ...]
     arena_fds: tuple[int, ...]

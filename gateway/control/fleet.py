@@ -85,6 +85,7 @@ class Fleet:
         self._on_report = on_report
         self._on_request = on_request
         self._events = events if events is not None else EventLog()
+        self.on_end: Callable[[], Awaitable[None]] | None = None  # a process has ended without having been told to
         self.workers: dict[int, WorkerView] = {}
         self._past: dict[int, WorkerView] = {}  # the last one of each index
         self._orders: tuple[ModelOrder, ...] | None = None  # until the first, workers keep what they have
@@ -212,6 +213,8 @@ class Fleet:
         """A process closes its links before it has ended, and may also lose one and live on."""
         if await ended(worker.pid, END_SECONDS):
             self._events.emit(WORKER_DIED, worker=worker.index, pid=worker.pid)
+            if self.on_end is not None:
+                await self.on_end()
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)

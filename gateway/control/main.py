@@ -16,6 +16,7 @@ from pathlib import Path
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
+from gateway.control.crashes import CrashWatch
 from gateway.control.drift_events import announce_drift
 from gateway.control.drift_watch import Change
 from gateway.control.events import Events
@@ -70,7 +71,7 @@ class Control:
             config.models, self._cache, read_config_pbtxt, settle_seconds=config.repository.settle_seconds
         )
         pages = [Segment.attach(fd, writable=False) for fd in orders.page_fds]
-        statistics = StatisticsReader(pages)
+        statistics = StatisticsReader(pages, [Segment.attach(orders.shadow_page_fd, writable=False)])
         series = SeriesReader([Segment.attach(fd, writable=False) for fd in orders.series_fds])
         self._events = Events()
         settings = read_settings(config.telemetry.environment(os.environ))
@@ -85,6 +86,8 @@ class Control:
         listener.setblocking(False)
         self._fleet = Fleet(listener, self._on_report, self._on_request, self._log_events)
         self._changes.fleet = self._fleet
+        self._crashes = CrashWatch(statistics, self._log_events)
+        self._fleet.on_end = self._on_end
         self._watching = self._watch(orders, store, series, repository)
         service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
@@ -236,6 +239,7 @@ class Control:
                 totals = await asyncio.to_thread(self._series.totals)
                 self._refusals.tell(totals, time.monotonic(), self._log_events)
                 self._changes.refusals.tell(time.monotonic())
+                self._crashes.look()
                 self._export.tell_losses()
             except Exception:
                 log.exception("refusals and losses could not be summed up; the next summary follows")
@@ -264,6 +268,9 @@ class Control:
             await asyncio.to_thread(watching.look, time.time())
         except Exception:
             log.exception("drift could not be looked for; the next look follows")
+
+    async def _on_end(self) -> None:
+        await self._crashes.after_end()
 
     def _on_report(self, worker: int, report: VersionReport) -> None:
         self._events.publish(worker, report)

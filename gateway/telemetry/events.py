@@ -163,6 +163,12 @@ WORKER_DIED = EventKind(
     "worker {worker} (pid {pid}) ended unexpectedly",
     ("worker", "pid"), logged=False,
 )  # fmt: skip
+VERSION_CRASHED = EventKind(
+    "driftgate.version.crashed", logging.ERROR,
+    "A process died in a run, a load or a warm-up of a version; where of several at once, each is named.",
+    "version {version} of {model!r} was being run or loaded by {count} processes that died of it",
+    ("model", "version", "count"),
+)  # fmt: skip
 WORKER_RESTARTED = EventKind(
     "driftgate.worker.restarted", logging.INFO,
     "A worker is there again, in a new process.",
@@ -229,6 +235,7 @@ CATALOGUE: tuple[EventKind, ...] = (
     CHANGES_REFUSED,
     LOAD_FAILED,
     WORKER_DIED,
+    VERSION_CRASHED,
     WORKER_RESTARTED,
     CONTROL_RESTARTED,
     REQUESTS_REFUSED,

@@ -74,7 +74,9 @@ class Worker:
         self._health = Health()
         self._streams = InferStreams()
         self._catalog = Catalog(orders.index, self._on_table)
-        self._manager = VersionManager(self._make_target, self._on_change)
+        self._manager = VersionManager(
+            self._make_target, self._on_change, lambda key: self._statistics.mark(key.model, key.version)
+        )
         self._link = Link(orders.link_address, self._greet, self._on_desired)
         self._transport = make_transport(config.transport, transport_settings(orders))
         service = InferenceService(

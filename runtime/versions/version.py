@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime.batching.plan import BatchLimits
-from runtime.batching.runner import BatchRunner, Delivery
+from runtime.batching.runner import BatchRunner, Delivery, Mark
 from runtime.errors import LoadError
 from runtime.onnx.session import Session, trim_memory
 from runtime.onnx.warmup import WarmUp, warm_up
@@ -44,13 +44,13 @@ class LoadedVersion:
     def __repr__(self) -> str:
         return f"<LoadedVersion {self.name} {self.digest[:19]} {self.leases!r}>"
 
-    def start(self, delivery: Delivery) -> None:
+    def start(self, delivery: Delivery, mark: Mark | None = None) -> None:
         if self._session is None:
             raise RuntimeError(f"{self.name} has been unloaded")
         batching = self.manifest.batching
         limits = BatchLimits(self.max_rows, batching.max_queue_delay_seconds, batching.max_queue_requests)
         self.runner = BatchRunner(
-            self.name, self._session, limits, self.manifest.instances, self._run_seconds, delivery
+            self.name, self._session, limits, self.manifest.instances, self._run_seconds, delivery, mark
         )
 
     def unload(self) -> None:
