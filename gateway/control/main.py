@@ -17,6 +17,7 @@ from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
 from gateway.control.crashes import CrashWatch
+from gateway.control.comparisons import Comparisons
 from gateway.control.drift_events import announce_drift
 from gateway.control.drift_watch import Change
 from gateway.control.events import Events
@@ -41,6 +42,7 @@ from gateway.telemetry.resource import detect
 from gateway.telemetry.settings import read_settings
 from gateway.wire.pbtxt import read_config_pbtxt
 from runtime.errors import ServingError
+from runtime.profile.levels import Levels
 from runtime.repository.cache import ArtifactCache, CacheUnwritable
 from runtime.repository.repository import Repository
 from runtime.shm.panes_reader import PaneReader
@@ -89,13 +91,22 @@ class Control:
         self._crashes = CrashWatch(statistics, self._log_events)
         self._fleet.on_end = self._on_end
         self._watching = self._watch(orders, store, series, repository)
+        measured = config.statistics
+        self._comparisons = Comparisons(
+            store.comparisons,
+            Levels(measured.pane_seconds, measured.windows_seconds),
+            started_seconds=orders.started_at_seconds,
+            drift_window_seconds=measured.drift_window_seconds,
+        )
         service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
         )
+        service.use_comparisons(self._comparisons, lambda: {*self._changes.desired, *self._changes.scan.models})
         if self._watching is not None:
             service.observe(self._watching)
         self._admin = AdminServer(config, service)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
+        figures = dataclasses.replace(figures, shadows=self._comparisons.figures)
         if self._watching is not None:
             figures = dataclasses.replace(figures, drift=self._watching.figures)
         self._series = series
@@ -152,12 +163,14 @@ class Control:
         loop.add_signal_handler(signal.SIGTERM, self._ending.set)
         self._export.start(self._measures, follows=self._has_started_before())
         web = asyncio.create_task(self._web.serve(socket.socket(fileno=self._orders.http_fd)))
+        await asyncio.to_thread(self._comparisons.restore)
         await self._fleet.start()
         await self._admin.start(self._orders.admin_address)
         starting = asyncio.create_task(self._start())
         looking = asyncio.create_task(self._look_forever())
         telling = asyncio.create_task(self._tell_forever())
         observing = asyncio.create_task(self._observe_forever())
+        comparing = asyncio.create_task(self._compare_forever())
         await self._ending.wait()
         await self._admin.set_serving(serving=False)
         drain = self._config.drain
@@ -165,14 +178,15 @@ class Control:
             raise StartFailed
         # Health and admin answer until the last worker has drained.
         await self._fleet.until(lambda: not self._fleet.workers, drain.delay_seconds + drain.grace_seconds + 10)
-        for task in (starting, looking, telling, observing):
+        for task in (starting, looking, telling, observing, comparing):
             task.cancel()
         self._web.stop()
         await self._admin.stop()
-        await asyncio.gather(web, starting, looking, telling, observing, return_exceptions=True)
+        await asyncio.gather(web, starting, looking, telling, observing, comparing, return_exceptions=True)
         await self._fleet.stop()
         if self._watching is not None:  # the workers have ended: what they have left is there now
             await asyncio.to_thread(self._watching.tick, time.time(), also_open=True)
+        await self._store_comparisons()
         self._refusals.tell(self._series.totals(), time.monotonic(), self._log_events, is_last=True)
         self._changes.refusals.tell(time.monotonic(), is_last=True)
         await asyncio.to_thread(self._export.stop)
@@ -262,6 +276,20 @@ class Control:
                     looking = asyncio.create_task(self._look_for_drift(watching))
             except Exception:
                 log.exception("what was seen could not be gathered; it is the next time")
+
+    async def _compare_forever(self) -> None:
+        """What came of shadows goes into panes and the store, once a pane."""
+        seconds = self._config.statistics.pane_seconds
+        while True:
+            now = time.time()
+            await asyncio.sleep(seconds - now % seconds)
+            await self._store_comparisons()
+
+    async def _store_comparisons(self) -> None:
+        try:
+            await asyncio.to_thread(self._comparisons.tick, time.time())
+        except Exception:
+            log.exception("comparisons of shadows could not be stored; they are the next time")
 
     async def _look_for_drift(self, watching: Watching) -> None:
         try:

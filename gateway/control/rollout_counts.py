@@ -25,13 +25,11 @@ from typing import Protocol
 
 import numpy as np
 
+from gateway.control.traffic import BASELINE, CANDIDATE
 from gateway.telemetry.conventions import CODES
 from runtime.rollout.counts import ArmCounts, Counts, CountsWentBack, block_of
 from runtime.rollout.latency import Histogram
 from runtime.shm.series import Series
-
-BASELINE, CANDIDATE = "baseline", "candidate"
-"""The variants of a rollout's split."""
 
 OK, CANCELLED = CODES.index("OK"), CODES.index("CANCELLED")
 MODEL_BYTES = 128

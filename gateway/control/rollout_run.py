@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from gateway.control.audit import SYSTEM, Actor
+from gateway.control.rollout_changes import Before
 from gateway.control.rollout_checks import DesiredState
 from gateway.control.rollout_counts import Counters, Reading, Totals
 from gateway.control.rollout_events import RolloutWatchers, announce_decision, rollout_entry
@@ -45,11 +46,11 @@ Decided = tuple[Decision, Actor]
 class RolloutChanges(DesiredState, Protocol):
     """What a rollout asks of `Changes`. All of it may be done again; each raises ServingError."""
 
-    async def begin_rollout(self, model: str, baseline: int, candidate: int, actor: Actor) -> Any:
+    async def begin_rollout(self, model: str, baseline: int, candidate: int, actor: Actor) -> Before:
         """Loads the candidate beside what is served, and pins the default. Answers what was before."""
 
     async def end_rollout(
-        self, model: str, baseline: int, candidate: int, before: Any, *, live: bool, actor: Actor
+        self, model: str, baseline: int, candidate: int, before: Before, *, live: bool, actor: Actor
     ) -> Any:
         """Makes the candidate the default (`live`), or brings back what was `before`."""
 
@@ -59,16 +60,13 @@ class RolloutChanges(DesiredState, Protocol):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all rollouts share. `rows` None: nothing is measured. `read_before`: of what `begin_rollout` answered as
-    JSON. `thresholds`: of drift, by version.
-    """
+    """What all rollouts share. `rows` None: nothing is measured. `thresholds`: of drift, by version."""
 
     store: RolloutStore
     changes: RolloutChanges
     counters: Counters
     events: EventLog
     watchers: RolloutWatchers
-    read_before: Callable[[str], Any]
     rows: RolloutRows | None = None
     thresholds: Callable[[VersionKey], Mapping[str, float]] = lambda _key: {}
 
@@ -383,7 +381,7 @@ class RolloutRun:
         if self._beginning is not None:
             await asyncio.wait([self._beginning])  # a load under way is not cut off
         live = self.rollout.phase is Phase.LIVE
-        before = self._around.read_before(self._before)
+        before = Before.from_json(self._before)
         await self._around.changes.end_rollout(self.model, *self.versions, before, live=live, actor=self._ended_by)
         change = RolloutChange(self.state.to_json(), settled=True, ended=True)
         await asyncio.to_thread(self._around.store.save, self.id, change)

@@ -19,13 +19,14 @@ from typing import Any, Protocol
 
 from gateway.control.audit import MAX_NAME, SYSTEM, Actor, announce_refusal
 from gateway.control.rollout_checks import Checked, Checks, Rates, Settings, busy_text
+from gateway.control.rollout_changes import Before
 from gateway.control.rollout_figures import figures_of
 from gateway.control.rollout_run import RolloutChanges, RolloutRun, Surroundings
 from gateway.control.rollout_state import RolloutState
 from gateway.control.rollout_views import DecisionView, RolloutNews, RolloutView
 from gateway.control.traffic import Traffic
 from gateway.errors import Precondition
-from gateway.store.contract import AuditEntry, AuditRecord, DesiredModel
+from gateway.store.contract import AuditEntry, AuditRecord
 from gateway.store.panes import VersionKey
 from gateway.store.rollouts import NewRollout, RolloutChange, StoredDecision, StoredRollout
 from gateway.telemetry.refusals import ChangeRefusals
@@ -61,12 +62,11 @@ class Changes(RolloutChanges, Protocol):
 
     async def rescan(self) -> Any: ...
 
+    def before_rollout(self, model: str, candidate: int) -> Before: ...
+
 
 class Rollouts:
-    """Implements RolloutsApi and RolloutsUnderWay.
-
-    before_of: what the end of a rollout would have to bring back, of a model and a candidate, with `to_json`.
-    """
+    """Implements RolloutsApi and RolloutsUnderWay."""
 
     def __init__(
         self,
@@ -74,13 +74,11 @@ class Rollouts:
         changes: Changes,
         audits: Audits,
         settings: Settings,
-        before_of: Callable[[DesiredModel, int], Any],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._around = around
         self._changes = changes
         self._audits = audits
-        self._before_of = before_of
         self._clock = clock
         self._rates = Rates()
         self._checks = Checks(changes, settings, self.busy, self._schema, self._rates)
@@ -219,7 +217,7 @@ class Rollouts:
         try:
             model = self._changes.desired[plan.model]
             state = RolloutState(draft(plan), actor.name, actor.peer, actor.reason)
-            before = self._before_of(model, checked.candidate).to_json()
+            before = self._changes.before_rollout(plan.model, checked.candidate).to_json()
             new = NewRollout(plan.model, checked.baseline, checked.candidate, plan.to_json(), state.to_json(), before)
             digest = next((v.digest for v in model.versions if v.version == checked.candidate), "")
             detail = (

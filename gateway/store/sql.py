@@ -29,6 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from gateway.store.audit import append, audit_table, record_of
+from gateway.store.comparisons import ComparisonStore
+from gateway.store.comparisons_sql import SqlComparisonStore
 from gateway.store.contract import (
     MAX_INT64,
     AuditEntry,
@@ -76,6 +78,8 @@ class SqlStore:
         """What was measured, in the same file; closed with this store."""
         self.rollouts: RolloutStore = SqlRolloutStore(database)
         """Rollouts and what was decided, likewise."""
+        self.comparisons: ComparisonStore = SqlComparisonStore(database)
+        """How shadows' answers differ, likewise."""
 
     def __repr__(self) -> str:
         return f"SqlStore({self._database.state})"

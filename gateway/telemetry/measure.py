@@ -18,6 +18,7 @@ from gateway.telemetry.durations import OVERFLOW as OVERFLOW_MODEL
 from gateway.telemetry.durations import DurationRecorder
 from gateway.telemetry.instruments import Instrument, MetricsInvalid, instruments
 from gateway.telemetry.rollout_measures import ROLLOUTS, RolloutFigures
+from gateway.telemetry.shadow_measures import SHADOW, PairFigures
 from gateway.telemetry.signed import SignedDistribution
 from gateway.telemetry.snapshot import Attributes, AttributeValue, Distribution, Measurement, Point, Snapshot
 from runtime.shm.series import OVERFLOWS, Series, SeriesKey, SeriesReader
@@ -28,8 +29,8 @@ NS = 1e-9  # s
 OVERFLOWED: Attributes = (("otel.metric.overflow", True),)
 SIGNALS = ("span", "metric_data_point", "log")
 
+T = TypeVar("T")
 SeriesValue = int | float | Distribution
-F = TypeVar("F")
 Value = SeriesValue | SignedDistribution
 
 
@@ -83,6 +84,7 @@ class Figures:
     access_log_dropped: Callable[[], int] = int
     drift: Callable[[], Sequence[VersionDrift]] = tuple
     rollouts: Callable[[], Sequence[RolloutFigures]] = tuple
+    shadows: Callable[[], Sequence[PairFigures]] = tuple
 
 
 class Measures:
@@ -146,9 +148,11 @@ class Measures:
             "durations.swap": _own(lambda: _durations(figures.swaps)),
         }
         for name, read_drift in DRIFT.items():
-            sources[f"drift.{name}"] = _own(functools.partial(_of_each, figures.drift, read_drift))
+            sources[f"drift.{name}"] = _own(functools.partial(_each, figures.drift, read_drift))
         for name, read_rollout in ROLLOUTS.items():
-            sources[f"rollouts.{name}"] = _own(functools.partial(_of_each, figures.rollouts, read_rollout))
+            sources[f"rollouts.{name}"] = _own(functools.partial(_each, figures.rollouts, read_rollout))
+        for name, read_shadow in SHADOW.items():
+            sources[f"shadow.{name}"] = _own(functools.partial(_each, figures.shadows, read_shadow))
         for signal in SIGNALS:
             for name, read_exporter in EXPORTER.items():
                 sources[f"exporters.{signal}.{name}"] = _shared(
@@ -230,7 +234,7 @@ def _components(
                 yield (name, each.component_type, error or None), value
 
 
-def _of_each(figures: Callable[[], Sequence[F]], read: Callable[[F], Iterable[Row]]) -> Iterable[Row]:
+def _each(figures: Callable[[], Sequence[T]], read: Callable[[T], Iterable[Row]]) -> Iterable[Row]:
     for each in figures():
         yield from read(each)
 
