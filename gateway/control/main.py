@@ -170,6 +170,7 @@ class Control:
         looking = asyncio.create_task(self._look_forever())
         telling = asyncio.create_task(self._tell_forever())
         observing = asyncio.create_task(self._observe_forever())
+        rolling = asyncio.create_task(self._rollouts.run(self._config.rollouts.tick_seconds))
         comparing = asyncio.create_task(self._compare_forever())
         await self._ending.wait()
         await self._admin.set_serving(serving=False)
@@ -182,7 +183,7 @@ class Control:
             task.cancel()
         self._web.stop()
         await self._admin.stop()
-        await asyncio.gather(web, starting, looking, telling, observing, comparing, return_exceptions=True)
+        await asyncio.gather(web, starting, looking, telling, observing, rolling, comparing, return_exceptions=True)
         await self._fleet.stop()
         if self._watching is not None:  # the workers have ended: what they have left is there now
             await asyncio.to_thread(self._watching.tick, time.time(), also_open=True)
@@ -198,7 +199,9 @@ class Control:
             self._all_have_listened = not first
             if not first:
                 self._log_events.emit(CONTROL_RESTARTED, pid=os.getpid())
+            await self._rollouts.restore()  # before workers are told anything: their traffic stays as it was
             await self._changes.start(load_new=first, workers=len(self._orders.page_fds))
+            await self._rollouts.start_up()
             self._remember_start()
             self._started = True
             served = [model.name for model in self._changes.desired.values() if model.served]
@@ -298,7 +301,9 @@ class Control:
             log.exception("drift could not be looked for; the next look follows")
 
     async def _on_end(self) -> None:
-        await self._crashes.after_end()
+        self._rollouts.look_now()
+        if await self._crashes.after_end():
+            self._rollouts.look_now()
 
     def _on_report(self, worker: int, report: VersionReport) -> None:
         self._events.publish(worker, report)
