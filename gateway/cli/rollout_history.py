@@ -18,7 +18,7 @@ from gateway.cli.rollout_plan import paragraph
 from gateway.cli.rollout_screen import WIDEST, gates_table
 from gateway.cli.rollout_text import FINAL, HARM, STYLES, move_text, phase_text, plan_of, step_text
 from gateway.cli.text import moment, one_line, short_digest
-from gateway.report.text import age, seconds_of
+from gateway.report.text import age, counted, seconds_of
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
 INDENT = 3
@@ -75,15 +75,14 @@ def _title(rollout: pb.Rollout) -> Text:
 
 
 def _told(decision: pb.RolloutDecision, marks: Marks, width: int | None, cells: int) -> Iterator[RenderableType]:
-    by = f"  by {one_line(decision.actor)}" if decision.actor else ""
-    audit = f", audit {decision.audit_id}" if decision.audit_id else ""
+    audit = f"  audit {decision.audit_id}" if decision.audit_id else ""
     what = (
         move_text(decision, marks) if decision.moved else f"{move_text(decision, marks)} (the last look, nothing moved)"
     )
     yield Text.assemble(
         f"{decision.number:>{INDENT - 1}} {moment(decision.time)}  ",
         (what, STYLES.get(decision.phase, "")),
-        f"{by}{audit}  ",
+        f"{audit}  ",
         _proof(decision, marks),
     )
     for line in textwrap.wrap(one_line(decision.reason), cells - INDENT):
@@ -94,7 +93,7 @@ def _told(decision: pb.RolloutDecision, marks: Marks, width: int | None, cells: 
         yield Padding(gates_table(readings, marks, inner), (0, 0, 0, INDENT), expand=False)
         others = len(decision.readings) - len(readings)
         if others:
-            yield Text(f"{' ' * INDENT}{others} other gates had shown no harm", "dim")
+            yield Text(f"{' ' * INDENT}{counted(others, 'other gate')} had shown no harm", "dim")
     if decision.evidence:
         yield Text(_evidence(decision.evidence))
 

@@ -17,7 +17,7 @@ from gateway.cli.failure import ABORTED, INCONCLUSIVE, ROLLED_BACK, UNREACHABLE,
 from gateway.cli.options import Peer
 from gateway.cli.rollout_list import moves
 from gateway.cli.rollout_screen import DECISIONS, rollout_screen
-from gateway.cli.rollout_text import FINAL, phase_text, step_text, traffic_text
+from gateway.cli.rollout_text import FINAL, HARM, SAFE, phase_text, step_text, traffic_text
 from gateway.cli.text import moment, one_line
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
@@ -100,30 +100,45 @@ def _on_screen(peer: Peer, updates: Iterator[pb.RolloutUpdate]) -> pb.Rollout:
 
 
 def _as_lines(updates: Iterator[pb.RolloutUpdate]) -> pb.Rollout:
-    before, last = None, pb.Rollout()
+    changes, last = Changes(), pb.Rollout()
     for update in updates:
-        last = update.rollout
-        for line in change_lines(before, update):
+        for line in changes.lines(update):
             show(line, soft_wrap=True)
-        before = last
+        last = update.rollout
     return last
 
 
-def change_lines(before: pb.Rollout | None, update: pb.RolloutUpdate) -> list[Text]:
-    """What is new since `before`: the rollout has moved, or a gate says something else. Of the first update, all."""
-    after, notes = update.rollout, list[str]()
-    if update.dropped:
-        notes.append(f"({update.dropped:,} updates before it lost: this watcher reads too slowly)")
-    if before is None or update.decision.moved or (before.phase, before.step) != (after.phase, after.step):
-        notes.insert(0, one_line(after.reason))
-    if before is not None and before.step == after.step:
-        said = {reading.gate: reading.says for reading in before.readings}
-        changed = [reading for reading in after.readings if said.get(reading.gate, reading.says) != reading.says]
-        notes += [f"{one_line(reading.gate)}: {one_line(reading.says)}" for reading in changed]
-    stamp = after.last_look if after.HasField("last_look") else after.created
-    step = "" if after.phase in FINAL else step_text(after)
-    traffic = f"{step}, {traffic_text(after.weight_percent, after.shadow_percent)}" if step else ""
-    phase = phase_text(after.phase)
+class Changes:
+    """What is new since the updates before: the rollout has moved, or a gate says something for the first time."""
+
+    def __init__(self) -> None:
+        self._place: tuple[int, int] | None = None
+        self._said: set[tuple[str, str]] = set()
+
+    def lines(self, update: pb.RolloutUpdate) -> list[Text]:
+        rollout, notes = update.rollout, list[str]()
+        if update.dropped:
+            notes.append(f"({update.dropped:,} updates before it lost: this watcher reads too slowly)")
+        if update.decision.moved or self._place != (rollout.phase, rollout.step):
+            notes.append(one_line(rollout.reason))
+            self._place = (rollout.phase, rollout.step)
+            self._said = _said(rollout)
+        else:
+            new = _said(rollout) - self._said
+            notes += [f"{one_line(gate)}: {one_line(says)}" for gate, says in sorted(new)]
+            self._said |= new
+        return [_line(rollout, note) for note in notes]
+
+
+def _said(rollout: pb.Rollout) -> set[tuple[str, str]]:
+    return {(reading.gate, reading.says) for reading in rollout.readings if reading.says in (HARM, SAFE)}
+
+
+def _line(rollout: pb.Rollout, note: str) -> Text:
+    stamp = rollout.last_look if rollout.HasField("last_look") else rollout.created
+    step = "" if rollout.phase in FINAL else step_text(rollout)
+    traffic = f"  {step}, {traffic_text(rollout.weight_percent, rollout.shadow_percent)}" if step else ""
+    phase = phase_text(rollout.phase)
     phase.pad_right(max(0, len("inconclusive") - len(phase)))
-    where = f"  {one_line(after.model)}/{after.candidate}{f'  {traffic}' if traffic else ''}"
-    return [Text.assemble(f"{moment(stamp, 'milliseconds')}  ", phase, where, f"  {note}") for note in notes]
+    where = f"  {one_line(rollout.model)}/{rollout.candidate}{traffic}"
+    return Text.assemble(f"{moment(stamp, 'milliseconds')}  ", phase, where, f"  {note}")
