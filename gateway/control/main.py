@@ -24,8 +24,14 @@ from gateway.control.events import Events
 from gateway.control.figures import control_figures
 from gateway.control.fleet import Fleet
 from gateway.control.observation import CLOSING_SECONDS, Observation
+from gateway.control.rollout_checks import Settings
+from gateway.control.rollout_counts import Counters
+from gateway.control.rollout_events import RolloutWatchers
+from gateway.control.rollout_rows import RolloutRows
+from gateway.control.rollout_run import Surroundings
+from gateway.control.rollouts import Rollouts
 from gateway.control.telemetry import TelemetryExport
-from gateway.control.views import index_rows, served_of
+from gateway.control.views import drift_thresholds, index_rows, served_of
 from gateway.control.watching import Watching
 from gateway.control.web import WebServer
 from gateway.errors import status_of
@@ -98,15 +104,18 @@ class Control:
             started_seconds=orders.started_at_seconds,
             drift_window_seconds=measured.drift_window_seconds,
         )
+        self._rollouts = self._roll(orders, store, series, statistics)
+        self._changes.rollouts = self._rollouts
         service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
         )
         service.use_comparisons(self._comparisons, lambda: {*self._changes.desired, *self._changes.scan.models})
+        service.use_rollouts(self._rollouts)
         if self._watching is not None:
             service.observe(self._watching)
         self._admin = AdminServer(config, service)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
-        figures = dataclasses.replace(figures, shadows=self._comparisons.figures)
+        figures = dataclasses.replace(figures, shadows=self._comparisons.figures, rollouts=self._rollouts.figures)
         if self._watching is not None:
             figures = dataclasses.replace(figures, drift=self._watching.figures)
         self._series = series
@@ -140,6 +149,21 @@ class Control:
             known_models=lambda: {*self._changes.desired, *self._changes.scan.models},
             on_changes=self._tell_drift,
         )
+
+    def _roll(self, orders: Spawn, store: SqlStore, series: SeriesReader, statistics: StatisticsReader) -> Rollouts:
+        counters = Counters(series, orders.instance_id, self._comparisons, statistics.crashes)
+        rows = RolloutRows(self._watching.observation, store.panes) if self._watching is not None else None
+        around = Surroundings(
+            store.rollouts,
+            self._changes,
+            counters,
+            self._log_events,
+            RolloutWatchers(),
+            rows,
+            thresholds=functools.partial(drift_thresholds, self._changes),
+        )
+        settings = Settings(shadow=orders.config.shadow.enabled, statistics=orders.config.statistics.enabled)
+        return Rollouts(around, self._changes, store, settings)
 
     def _tell_drift(self, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -179,11 +203,12 @@ class Control:
             raise StartFailed
         # Health and admin answer until the last worker has drained.
         await self._fleet.until(lambda: not self._fleet.workers, drain.delay_seconds + drain.grace_seconds + 10)
-        for task in (starting, looking, telling, observing, comparing):
+        for task in (starting, looking, telling, observing, comparing, rolling):
             task.cancel()
         self._web.stop()
         await self._admin.stop()
         await asyncio.gather(web, starting, looking, telling, observing, rolling, comparing, return_exceptions=True)
+        await self._rollouts.close()
         await self._fleet.stop()
         if self._watching is not None:  # the workers have ended: what they have left is there now
             await asyncio.to_thread(self._watching.tick, time.time(), also_open=True)

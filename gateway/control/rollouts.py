@@ -41,9 +41,6 @@ from runtime.rollout.rollout import draft
 
 log = logging.getLogger(__name__)
 
-AFTER_SECONDS = 0.2
-"""A second look after one that was asked for: who ended a process is noted some milliseconds after its link is lost."""
-
 RATE_SECONDS = 5.0
 """Between two samples of how many requests come, for warnings."""
 
@@ -88,7 +85,6 @@ class Rollouts:
         self._starting: set[str] = set()
         self._restored = False
         self._wake = asyncio.Event()
-        self._again = False
         self._sampled = -RATE_SECONDS
 
     # RolloutsUnderWay
@@ -157,11 +153,8 @@ class Rollouts:
     async def run(self, tick_seconds: float) -> None:
         """Until it is cancelled."""
         while True:
-            timeout = min(AFTER_SECONDS, tick_seconds) if self._again else tick_seconds
-            self._again = False
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), timeout)
-                self._again = True
+                await asyncio.wait_for(self._wake.wait(), tick_seconds)
             self._wake.clear()
             try:
                 await self.tick(self._clock())
