@@ -194,7 +194,7 @@ def same_user(connection: socket.socket) -> bool:
     return bool(uid == os.getuid())
 
 
-OF_ROUTING = frozenset({"versions", "labels", "default"})
+OF_ROUTING = frozenset({"versions", "labels", "default", "route"})
 """Settings that are no version's: control decides by them, and operators change them."""
 
 

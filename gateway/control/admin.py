@@ -35,8 +35,7 @@ from gateway.version import VERSION
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2_grpc
 from runtime.errors import InvalidRequest, NotFound, Overloaded
-from runtime.repository.layout import version_number
-from runtime.repository.manifest import LABEL_PATTERN
+from runtime.repository.layout import LABEL_PATTERN, version_number
 from runtime.shm.segment import Segment
 from runtime.shm.series import SeriesReader
 from runtime.shm.statistics import StatisticsReader

@@ -12,6 +12,8 @@ from gateway.telemetry.events import ROUTE_CHANGED, VERSION_LOADED, VERSION_SWAP
 from gateway.telemetry.refusals import ChangeRefusals
 
 MAX_NAME = 128  # characters of a name that may be anyone's invention
+MAX_ROUTE = 4096  # characters of a route in the audit, as of an event's attribute
+NO_ROUTE = "{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ def describe(model: DesiredModel) -> str:
         return "not served"
     versions = ", ".join(f"{v.version} ({v.digest[:19]})" for v in model.versions)
     labels = ", ".join(f"{name}={version}" for name, version in sorted(model.labels.items()))
-    return f"serves {versions}; labels {labels or 'none'}; default {model.default_target or 'newest'}"
+    names = f"labels {labels or 'none'}; default {model.default_target or 'newest'}"
+    return f"serves {versions}; {names}; route {_shortened(model.route) or 'none'}"
 
 
 def announce(
@@ -79,8 +82,8 @@ def announce(
             **who,
         )
     if _names(before) != _names(after):
-        labels, target = _names(after)
-        labels_before, target_before = _names(before)
+        labels, target, route = _names(after)
+        labels_before, target_before, route_before = _names(before)
         events.emit(
             ROUTE_CHANGED,
             model=after.name,
@@ -88,6 +91,8 @@ def announce(
             labels_before=labels_before,
             target=target,
             target_before=target_before,
+            route=route,
+            route_before=route_before,
             **who,
         )
 
@@ -111,8 +116,13 @@ def _default(model: DesiredModel | None) -> int | None:
     return target_version(model.default_target, model.labels) if model.default_target else max(served)
 
 
-def _names(model: DesiredModel | None) -> tuple[list[str], str]:
-    """Labels, and what the default is set to."""
+def _names(model: DesiredModel | None) -> tuple[list[str], str, str]:
+    """Labels, what the default is set to, and the operators' route."""
     if model is None:
-        return [], "newest"
-    return [f"{name}={version}" for name, version in sorted(model.labels.items())], model.default_target or "newest"
+        return [], "newest", NO_ROUTE
+    labels = [f"{name}={version}" for name, version in sorted(model.labels.items())]
+    return labels, model.default_target or "newest", model.route or NO_ROUTE
+
+
+def _shortened(route: str) -> str:
+    return route if len(route) <= MAX_ROUTE else f"{route[:MAX_ROUTE]}... ({len(route)} characters)"

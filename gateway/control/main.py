@@ -17,14 +17,21 @@ from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
 from gateway.control.crashes import CrashWatch
+from gateway.control.comparisons import Comparisons
 from gateway.control.drift_events import announce_drift
 from gateway.control.drift_watch import Change
 from gateway.control.events import Events
 from gateway.control.figures import control_figures
 from gateway.control.fleet import Fleet
 from gateway.control.observation import CLOSING_SECONDS, Observation
+from gateway.control.rollout_checks import Settings
+from gateway.control.rollout_counts import Counters
+from gateway.control.rollout_events import RolloutWatchers
+from gateway.control.rollout_rows import RolloutRows
+from gateway.control.rollout_run import Surroundings
+from gateway.control.rollouts import Rollouts
 from gateway.control.telemetry import TelemetryExport
-from gateway.control.views import index_rows, served_of
+from gateway.control.views import drift_thresholds, index_rows, served_of
 from gateway.control.watching import Watching
 from gateway.control.web import WebServer
 from gateway.errors import status_of
@@ -41,6 +48,7 @@ from gateway.telemetry.resource import detect
 from gateway.telemetry.settings import read_settings
 from gateway.wire.pbtxt import read_config_pbtxt
 from runtime.errors import ServingError
+from runtime.profile.levels import Levels
 from runtime.repository.cache import ArtifactCache, CacheUnwritable
 from runtime.repository.repository import Repository
 from runtime.shm.panes_reader import PaneReader
@@ -89,13 +97,25 @@ class Control:
         self._crashes = CrashWatch(statistics, self._log_events)
         self._fleet.on_end = self._on_end
         self._watching = self._watch(orders, store, series, repository)
+        measured = config.statistics
+        self._comparisons = Comparisons(
+            store.comparisons,
+            Levels(measured.pane_seconds, measured.windows_seconds),
+            started_seconds=orders.started_at_seconds,
+            drift_window_seconds=measured.drift_window_seconds,
+        )
+        self._rollouts = self._roll(orders, store, series, statistics)
+        self._changes.rollouts = self._rollouts
         service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
         )
+        service.use_comparisons(self._comparisons, lambda: {*self._changes.desired, *self._changes.scan.models})
+        service.use_rollouts(self._rollouts)
         if self._watching is not None:
             service.observe(self._watching)
         self._admin = AdminServer(config, service)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
+        figures = dataclasses.replace(figures, shadows=self._comparisons.figures, rollouts=self._rollouts.figures)
         if self._watching is not None:
             figures = dataclasses.replace(figures, drift=self._watching.figures)
         self._series = series
@@ -130,6 +150,21 @@ class Control:
             on_changes=self._tell_drift,
         )
 
+    def _roll(self, orders: Spawn, store: SqlStore, series: SeriesReader, statistics: StatisticsReader) -> Rollouts:
+        counters = Counters(series, orders.instance_id, self._comparisons, statistics.crashes)
+        rows = RolloutRows(self._watching.observation, store.panes) if self._watching is not None else None
+        around = Surroundings(
+            store.rollouts,
+            self._changes,
+            counters,
+            self._log_events,
+            RolloutWatchers(),
+            rows,
+            thresholds=functools.partial(drift_thresholds, self._changes),
+        )
+        settings = Settings(shadow=orders.config.shadow.enabled, statistics=orders.config.statistics.enabled)
+        return Rollouts(around, self._changes, store, settings)
+
     def _tell_drift(self, changes: Iterable[Change]) -> None:
         for change in changes:
             announce_drift(self._log_events, change)
@@ -152,12 +187,15 @@ class Control:
         loop.add_signal_handler(signal.SIGTERM, self._ending.set)
         self._export.start(self._measures, follows=self._has_started_before())
         web = asyncio.create_task(self._web.serve(socket.socket(fileno=self._orders.http_fd)))
+        await asyncio.to_thread(self._comparisons.restore)
         await self._fleet.start()
         await self._admin.start(self._orders.admin_address)
         starting = asyncio.create_task(self._start())
         looking = asyncio.create_task(self._look_forever())
         telling = asyncio.create_task(self._tell_forever())
         observing = asyncio.create_task(self._observe_forever())
+        rolling = asyncio.create_task(self._rollouts.run(self._config.rollouts.tick_seconds))
+        comparing = asyncio.create_task(self._compare_forever())
         await self._ending.wait()
         await self._admin.set_serving(serving=False)
         drain = self._config.drain
@@ -165,14 +203,16 @@ class Control:
             raise StartFailed
         # Health and admin answer until the last worker has drained.
         await self._fleet.until(lambda: not self._fleet.workers, drain.delay_seconds + drain.grace_seconds + 10)
-        for task in (starting, looking, telling, observing):
+        for task in (starting, looking, telling, observing, comparing, rolling):
             task.cancel()
         self._web.stop()
         await self._admin.stop()
-        await asyncio.gather(web, starting, looking, telling, observing, return_exceptions=True)
+        await asyncio.gather(web, starting, looking, telling, observing, rolling, comparing, return_exceptions=True)
+        await self._rollouts.close()
         await self._fleet.stop()
         if self._watching is not None:  # the workers have ended: what they have left is there now
             await asyncio.to_thread(self._watching.tick, time.time(), also_open=True)
+        await self._store_comparisons()
         self._refusals.tell(self._series.totals(), time.monotonic(), self._log_events, is_last=True)
         self._changes.refusals.tell(time.monotonic(), is_last=True)
         await asyncio.to_thread(self._export.stop)
@@ -184,7 +224,9 @@ class Control:
             self._all_have_listened = not first
             if not first:
                 self._log_events.emit(CONTROL_RESTARTED, pid=os.getpid())
+            await self._rollouts.restore()  # before workers are told anything: their traffic stays as it was
             await self._changes.start(load_new=first, workers=len(self._orders.page_fds))
+            await self._rollouts.start_up()
             self._remember_start()
             self._started = True
             served = [model.name for model in self._changes.desired.values() if model.served]
@@ -263,6 +305,20 @@ class Control:
             except Exception:
                 log.exception("what was seen could not be gathered; it is the next time")
 
+    async def _compare_forever(self) -> None:
+        """What came of shadows goes into panes and the store, once a pane."""
+        seconds = self._config.statistics.pane_seconds
+        while True:
+            now = time.time()
+            await asyncio.sleep(seconds - now % seconds)
+            await self._store_comparisons()
+
+    async def _store_comparisons(self) -> None:
+        try:
+            await asyncio.to_thread(self._comparisons.tick, time.time())
+        except Exception:
+            log.exception("comparisons of shadows could not be stored; they are the next time")
+
     async def _look_for_drift(self, watching: Watching) -> None:
         try:
             await asyncio.to_thread(watching.look, time.time())
@@ -270,7 +326,9 @@ class Control:
             log.exception("drift could not be looked for; the next look follows")
 
     async def _on_end(self) -> None:
-        await self._crashes.after_end()
+        self._rollouts.look_now()
+        if await self._crashes.after_end():
+            self._rollouts.look_now()
 
     def _on_report(self, worker: int, report: VersionReport) -> None:
         self._events.publish(worker, report)

@@ -83,7 +83,8 @@ def test_a_first_load_is_a_loaded_version_a_swap_and_a_route(tmp_path: Path) -> 
                 ROUTED,
                 {
                     "model.name": "m", "route.labels": ["stable=3"], "route.previous.labels": [],
-                    "route.default_target": "newest", "route.previous.default_target": "newest", **who,
+                    "route.default_target": "newest", "route.previous.default_target": "newest",
+                    "route.document": "{}", "route.previous.document": "{}", **who,
                 },
             )  # fmt: skip
 
