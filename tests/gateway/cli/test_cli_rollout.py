@@ -306,7 +306,7 @@ def test_history_tells_what_was_decided_and_from_which_figures(
     ]
     at = lines.index(heads[2])
     assert lines[at + 1].startswith("   errors: harm shown; candidate 6 %, baseline 1 %, allowed 1.5 %")
-    assert [line.split()[:2] for line in lines[at + 3 :]] == [
+    assert [line.split()[:2] for line in lines[at + 2 :]] == [
         ["GATE", "CANDIDATE"], ["✗", "errors"], ["3", "other"]
     ]  # fmt: skip
     assert lines[lines.index(heads[0]) + 1].endswith(": trained on June")
