@@ -1,7 +1,7 @@
 """`python -m bench.shadow`: what a shadow costs the clients of the version that answers.
 
-One gateway, three copies of one model: one alone; one with a shadow that gets all and takes 20 times as long; one with a
-shadow of its own speed that gets a tenth. Each gets the same load, at stated times and not when the answer before has
+One gateway, three copies of one model: one alone; one with a shadow that gets all and takes 20 times as long; one with
+a shadow of its own speed that gets a tenth. Each gets the same load, at stated times and not when the answer before has
 come, in slices that take turns, so that the machine's noise falls on all alike. Between two slices what waits is worked
 off. Latencies count from the time at which a request was to be sent.
 """
@@ -160,7 +160,7 @@ class Gateway:
     def _ring_fds(self) -> Iterator[int]:
         """The supervisor owns them; whoever runs as the same user may map them. A mapping has a descriptor too."""
         folder = Path(f"/proc/{self.process.pid}/fd")
-        rings = {os.readlink(file): file for file in folder.iterdir()}
+        rings = {str(file.readlink()): file for file in folder.iterdir()}
         for name, file in sorted(rings.items()):
             if "memfd:driftgate-copies-" in name:
                 yield os.open(file, os.O_RDONLY)
@@ -221,8 +221,8 @@ class Clients:
 
     async def until_served(self, name: str) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while (await self._one(name, Slice(), time.perf_counter())) and time.monotonic() < deadline:
-            await asyncio.sleep(0.1)
+        while (await self._one(name, Slice(), time.perf_counter())) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)  # what another process does has no event here
 
     async def capacity(self, name: str, seconds: float, in_flight: int = 64) -> float:
         """Requests per second with so many in flight at all times."""
@@ -244,7 +244,7 @@ class Clients:
         began = time.perf_counter()
         tasks: set[asyncio.Task[bool]] = set()
         for moment in due.tolist():
-            while (wait := began + moment - time.perf_counter()) > 0:
+            while (wait := began + moment - time.perf_counter()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait if wait > TICK_SECONDS else 0)
             task = asyncio.create_task(self._one(name, taken, began + moment))
             tasks.add(task)

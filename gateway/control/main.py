@@ -24,8 +24,14 @@ from gateway.control.events import Events
 from gateway.control.figures import control_figures
 from gateway.control.fleet import Fleet
 from gateway.control.observation import CLOSING_SECONDS, Observation
+from gateway.control.rollout_checks import Settings
+from gateway.control.rollout_counts import Counters
+from gateway.control.rollout_events import RolloutWatchers
+from gateway.control.rollout_rows import RolloutRows
+from gateway.control.rollout_run import Surroundings
+from gateway.control.rollouts import Rollouts
 from gateway.control.telemetry import TelemetryExport
-from gateway.control.views import index_rows, served_of
+from gateway.control.views import drift_thresholds, index_rows, served_of
 from gateway.control.watching import Watching
 from gateway.control.web import WebServer
 from gateway.errors import status_of
@@ -103,15 +109,18 @@ class Control:
             drift_window_seconds=measured.drift_window_seconds,
             copies=self._copies.of_workers,
         )
+        self._rollouts = self._roll(orders, store, series, statistics)
+        self._changes.rollouts = self._rollouts
         service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
         )
         service.use_comparisons(self._comparisons, lambda: {*self._changes.desired, *self._changes.scan.models})
+        service.use_rollouts(self._rollouts)
         if self._watching is not None:
             service.observe(self._watching)
         self._admin = AdminServer(config, service)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
-        figures = dataclasses.replace(figures, shadows=self._comparisons.figures)
+        figures = dataclasses.replace(figures, shadows=self._comparisons.figures, rollouts=self._rollouts.figures)
         if self._watching is not None:
             figures = dataclasses.replace(figures, drift=self._watching.figures)
         self._series = series
@@ -146,6 +155,21 @@ class Control:
             on_changes=self._tell_drift,
         )
 
+    def _roll(self, orders: Spawn, store: SqlStore, series: SeriesReader, statistics: StatisticsReader) -> Rollouts:
+        counters = Counters(series, orders.instance_id, self._comparisons, statistics.crashes)
+        rows = RolloutRows(self._watching.observation, store.panes) if self._watching is not None else None
+        around = Surroundings(
+            store.rollouts,
+            self._changes,
+            counters,
+            self._log_events,
+            RolloutWatchers(),
+            rows,
+            thresholds=functools.partial(drift_thresholds, self._changes),
+        )
+        settings = Settings(shadow=orders.config.shadow.enabled, statistics=orders.config.statistics.enabled)
+        return Rollouts(around, self._changes, store, settings)
+
     def _tell_drift(self, changes: Iterable[Change]) -> None:
         for change in changes:
             announce_drift(self._log_events, change)
@@ -175,6 +199,7 @@ class Control:
         looking = asyncio.create_task(self._look_forever())
         telling = asyncio.create_task(self._tell_forever())
         observing = asyncio.create_task(self._observe_forever())
+        rolling = asyncio.create_task(self._rollouts.run(self._config.rollouts.tick_seconds))
         comparing = asyncio.create_task(self._compare_forever())
         await self._ending.wait()
         await self._admin.set_serving(serving=False)
@@ -183,11 +208,12 @@ class Control:
             raise StartFailed
         # Health and admin answer until the last worker has drained.
         await self._fleet.until(self._all_ended, drain.delay_seconds + drain.grace_seconds + 10)
-        for task in (starting, looking, telling, observing, comparing):
+        for task in (starting, looking, telling, observing, comparing, rolling):
             task.cancel()
         self._web.stop()
         await self._admin.stop()
-        await asyncio.gather(web, starting, looking, telling, observing, comparing, return_exceptions=True)
+        await asyncio.gather(web, starting, looking, telling, observing, rolling, comparing, return_exceptions=True)
+        await self._rollouts.close()
         await self._fleet.stop()
         if self._watching is not None:  # the workers have ended: what they have left is there now
             await asyncio.to_thread(self._watching.tick, time.time(), also_open=True)
@@ -206,7 +232,9 @@ class Control:
             self._all_have_listened = not first
             if not first:
                 self._log_events.emit(CONTROL_RESTARTED, pid=os.getpid())
+            await self._rollouts.restore()  # before workers are told anything: their traffic stays as it was
             await self._changes.start(load_new=first, workers=len(self._orders.page_fds))
+            await self._rollouts.start_up()
             self._remember_start()
             self._started = True
             served = [model.name for model in self._changes.desired.values() if model.served]
@@ -306,7 +334,9 @@ class Control:
             log.exception("drift could not be looked for; the next look follows")
 
     async def _on_end(self) -> None:
-        await self._crashes.after_end()
+        self._rollouts.look_now()
+        if await self._crashes.after_end():
+            self._rollouts.look_now()
 
     def _on_comparison(self, report: ComparisonReport) -> None:
         try:

@@ -76,6 +76,22 @@ FIELDS: dict[str, Attribute] = {
         "driftgate.drift.reference", "string", (EVENT,), "Digest of the reference; of service: the time before."
     ),
     "verdict": Attribute("driftgate.drift.verdict", "string", (EVENT,), "All of it in a sentence."),
+    "rollout": Attribute("driftgate.rollout.id", "int", (EVENT,), "The rollout's number."),
+    "baseline": Attribute("driftgate.rollout.baseline", "int", (EVENT,), "The version it is compared with."),
+    "phase": _conventional["driftgate.rollout.phase"],
+    "phase_before": Attribute("driftgate.rollout.previous.phase", "string", (EVENT,), "The same, before."),
+    "step": Attribute("driftgate.rollout.step", "int", (EVENT,), "The step, from 1; absent: before the first."),
+    "step_before": Attribute("driftgate.rollout.previous.step", "int", (EVENT,), "The same, before."),
+    "weight": Attribute("driftgate.rollout.weight", "double", (EVENT,), "The candidate's share of requests, 0..1."),
+    "copies": Attribute("driftgate.rollout.copies", "double", (EVENT,), "The share that is copied to it, 0..1."),
+    "reason": Attribute("driftgate.rollout.reason", "string", (EVENT,), "What was decided, and why, in a sentence."),
+    "readings": Attribute(
+        "driftgate.rollout.readings", "string[]", (EVENT,), "What the gates say; where it ends by some, those alone."
+    ),
+    "evidence": Attribute(
+        "driftgate.rollout.evidence", "string", (EVENT,),
+        "JSON: counts of both versions in the step, and by gate evidence for harm and for safety, of what is needed.",
+    ),
     "signal": Attribute(
         "driftgate.telemetry.signal", "string", (EVENT,),
         "What was dropped: spans, metrics (data points), logs (log records), access_log (lines).",
@@ -219,6 +235,16 @@ DRIFT_CLEARED = EventKind(
     _OF_DRIFT,
 )  # fmt: skip
 
+ROLLOUT_DECIDED = EventKind(
+    "driftgate.rollout.decided", logging.INFO,
+    "A rollout has moved: to its next step, on hold, live, or back. Of a rollback the severity is WARN.",
+    "rollout {rollout} of {model!r} ({baseline} → {version}), {phase_before} → {phase}: {reason}",
+    (
+        "model", "version", "digest", "rollout", "baseline", "phase", "phase_before", "step", "step_before", "weight",
+        "copies", "reason", "readings", "evidence", "actor", "audit",
+    ),
+)  # fmt: skip
+
 CATALOGUE: tuple[EventKind, ...] = (
     VERSION_LOADED,
     VERSION_SWAPPED,
@@ -238,6 +264,7 @@ CATALOGUE: tuple[EventKind, ...] = (
     TELEMETRY_DROPPED,
     DRIFT_DETECTED,
     DRIFT_CLEARED,
+    ROLLOUT_DECIDED,
 )
 
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import grpc
 import numpy as np
-import onnx
-import onnx.helper as make
 import pytest
 import tritonclient.grpc as triton  # type: ignore[import-untyped]
 from dataplane_client import Client, Metadata, Refusal, answers, channel_to, make_request, refusal_of
 from dataplane_routed import RoutedWorker, routed_worker
+from route_models import ten_times
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
@@ -234,23 +233,9 @@ def test_through_tritonclient_and_streams_too(worker: RoutedWorker, tritons: Tri
         assert [message.error_message.partition(":")[0] for message in call] == ["model 'm' version 3 is not ready"]
 
 
-def doubled(name: str) -> bytes:
-    """y = 10 * (the input called `name`), of two inputs, in an order of its own."""
-    others = ["x", "z"] if name == "x" else ["z", "x"]
-    nodes = [
-        make.make_node("Constant", [], ["ten"], value_float=10.0),
-        make.make_node("Mul", [name, "ten"], ["y"]),
-    ]
-    inputs = [make.make_tensor_value_info(each, onnx.TensorProto.FLOAT, ["n", 4]) for each in others]
-    outputs = [make.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 4])]
-    graph = make.make_graph(nodes, "doubled", inputs, outputs)
-    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 20)], ir_version=9)
-    return bytes(model.SerializeToString())
-
-
 def test_versions_of_different_signatures_stand_behind_one_split(worker: RoutedWorker) -> None:
     """Version 1 has the inputs x, z and answers from x; version 2 has z, x and answers from z."""
-    worker.order("sticky: request_id\nsplit: {stable: 50, canary: 50}", models={1: doubled("x"), 2: doubled("z")})
+    worker.order("sticky: request_id\nsplit: {stable: 50, canary: 50}", models={1: ten_times("x"), 2: ten_times("z")})
     with channel_to(worker.address) as channel:
         client = Client(channel)
         seen = set()
@@ -267,7 +252,7 @@ def test_versions_of_different_signatures_stand_behind_one_split(worker: RoutedW
 def test_a_request_that_one_version_takes_and_the_other_refuses(
     worker: RoutedWorker, ask: Callable[..., Answered | Refusal]
 ) -> None:
-    worker.order("sticky: request_id\nsplit: {stable: 50, canary: 50}", models={2: doubled("x")})
+    worker.order("sticky: request_id\nsplit: {stable: 50, canary: 50}", models={2: ten_times("x")})
     told = [ask(id=f"{number:02}") for number in range(40)]
     answered = [answer for answer in told if isinstance(answer, tuple)]
     refusals = [answer for answer in told if isinstance(answer, Refusal)]
