@@ -61,6 +61,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "driftgate.drift.aspect", "string", (METRIC, EVENT), "What of it: distribution, missing, correlation, ..."
     ),
     Attribute("driftgate.drift.measure", "string", (METRIC, EVENT), "PSI, KS, Wasserstein distance, ..."),
+    Attribute("driftgate.rollout.phase", "string", (METRIC, EVENT), "draft, shadow, canary, on hold, live, ..."),
     Attribute("driftgate.worker", "int", (SPAN, RUN_SPAN, EVENT), "The worker's number."),
 )
 

@@ -17,6 +17,7 @@ from gateway.telemetry.drift_measures import DRIFT, VersionDrift
 from gateway.telemetry.durations import OVERFLOW as OVERFLOW_MODEL
 from gateway.telemetry.durations import DurationRecorder
 from gateway.telemetry.instruments import Instrument, MetricsInvalid, instruments
+from gateway.telemetry.rollout_measures import ROLLOUTS, RolloutFigures
 from gateway.telemetry.shadow_measures import SHADOW, PairFigures
 from gateway.telemetry.signed import SignedDistribution
 from gateway.telemetry.snapshot import Attributes, AttributeValue, Distribution, Measurement, Point, Snapshot
@@ -82,6 +83,7 @@ class Figures:
     exporters: Callable[[], Sequence[ExporterFigures]] = tuple
     access_log_dropped: Callable[[], int] = int
     drift: Callable[[], Sequence[VersionDrift]] = tuple
+    rollouts: Callable[[], Sequence[RolloutFigures]] = tuple
     shadows: Callable[[], Sequence[PairFigures]] = tuple
 
 
@@ -147,6 +149,8 @@ class Measures:
         }
         for name, read_drift in DRIFT.items():
             sources[f"drift.{name}"] = _own(functools.partial(_each, figures.drift, read_drift))
+        for name, read_rollout in ROLLOUTS.items():
+            sources[f"rollouts.{name}"] = _own(functools.partial(_each, figures.rollouts, read_rollout))
         for name, read_shadow in SHADOW.items():
             sources[f"shadow.{name}"] = _own(functools.partial(_each, figures.shadows, read_shadow))
         for signal in SIGNALS:
