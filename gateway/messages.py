@@ -37,8 +37,8 @@ class VersionOrder(_Message):
 class ModelOrder(_Message):
     """`serve`: route to these. `prepare`: load, do not route, on worker `prepare_on` alone or on all (-1).
 
-    `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout under
-    way make of it together; "": the default alone.
+    `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout
+    under way make of it together; "": the default alone.
     """
 
     model: str

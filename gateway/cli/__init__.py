@@ -16,6 +16,7 @@ from gateway.cli.models import models
 from gateway.cli.profile import profile
 from gateway.cli.reference import reference
 from gateway.cli.rollout import rollout
+from gateway.cli.route import route
 from gateway.cli.serve import config, serve
 from gateway.cli.stats import stats
 from gateway.cli.status import status
@@ -34,8 +35,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    serve, config, status, models, top, drift, stats, reference, profile, rollout, load, unload, label,
-    default, watch, audit,
+    serve, config, status, models, top, drift, stats, reference, profile, rollout, load, unload, label, default, route,
+    watch, audit,
 )  # fmt: skip
 
 for command in COMMANDS:

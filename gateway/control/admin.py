@@ -114,6 +114,7 @@ class AdminService(DriftAdmin, RouteAdmin, ComparisonAdmin, RolloutAdmin):
         self._statistics = statistics
         self._measured = Statistics(series, statistics, len(orders.page_fds), orders.started_at_seconds)
         self._readiness = readiness
+        self.use_routes(changes, fleet, shadows_enabled=orders.config.shadow.enabled)
         self._restarts = Tally(Segment.attach(orders.tally_fd, writable=False))
         self.closing = asyncio.Event()
 

@@ -123,7 +123,7 @@ class Changes:
 
     async def unload(self, model: str, version: int, actor: Actor) -> Outcome:
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
-            before = self._known(model)
+            before = self.known(model)
             self._require_idle(model)
             if not version:
                 return replace(before, served=False), before
@@ -133,7 +133,7 @@ class Changes:
 
     async def set_label(self, model: str, label: str, version: int, actor: Actor) -> Outcome:
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
-            before = self._known(model)
+            before = self.known(model)
             if label == before.default_target and before.labels.get(label) != version:
                 self._require_idle(model)
             return with_label(before, label, version), before
@@ -142,14 +142,14 @@ class Changes:
 
     async def delete_label(self, model: str, label: str, actor: Actor) -> Outcome:
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
-            before = self._known(model)
+            before = self.known(model)
             return without_label(before, label), before
 
         return await self._transact(f"delete label {label}", model, 0, actor, change)
 
     async def set_default(self, model: str, target: str, actor: Actor) -> Outcome:
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
-            before = self._known(model)
+            before = self.known(model)
             self._require_idle(model)
             return with_default(before, target), before
 
@@ -160,13 +160,13 @@ class Changes:
         wanted = route if route is not None else Route()
 
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
-            return self.routed(model, wanted), self._known(model)
+            return self.routed(model, wanted), self.known(model)
 
         return await self._transact("set route", model, 0, actor, change)
 
     def routed(self, model: str, route: Route) -> DesiredModel:
         """The model as it would be with `route`, or the error that `set_route` would raise."""
-        before = self._known(model)
+        before = self.known(model)
         if route.split:
             self._require_idle(model)
         return with_route(before, route)
@@ -183,7 +183,7 @@ class Changes:
 
     def before_rollout(self, model: str, candidate: int) -> Before:
         """What a rollout has to keep before it begins: after a restart in between, it cannot be told any more."""
-        return before_rollout(self._known(model), candidate)
+        return before_rollout(self.known(model), candidate)
 
     async def begin_rollout(self, model: str, baseline: int, candidate: int, actor: Actor) -> Before:
         """Loads the candidate beside all that is served, on every worker, and holds the default where it is.
@@ -194,7 +194,7 @@ class Changes:
 
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
             await self.rescan()
-            known = self._known(model)
+            known = self.known(model)
             require_fit(known, baseline, candidate)
             before.append(before_rollout(known, candidate))
             return begun(known, await self._loads.join(known, candidate), baseline), known
@@ -211,7 +211,7 @@ class Changes:
         """
 
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
-            known = self._known(model)
+            known = self.known(model)
             if live:
                 return promoted(known, baseline, candidate), known
             selects = self._loads.policy_selects(model, candidate)
@@ -355,7 +355,8 @@ class Changes:
         made = audit_entry(action, model, version, actor, outcome, detail)
         return (await asyncio.to_thread(self._store.append_audit, made)).id
 
-    def _known(self, model: str) -> DesiredModel:
+    def known(self, model: str) -> DesiredModel:
+        """Raises NotFound for a model that has never been loaded, or NotReady where the repository cannot tell."""
         found = self.desired.get(model)
         if found is None:
             if model in self.scan.models:

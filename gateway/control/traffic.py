@@ -35,6 +35,9 @@ class RolloutsUnderWay(Protocol):
     def busy(self, model: str) -> str:
         """Why the versions, the default and the split of a model cannot be changed now; "": they can."""
 
+    def find(self, rollout_id: int, model: str, *, under_way: bool = False) -> int:
+        """As `RolloutsApi.find`."""
+
 
 def with_traffic(route: Route, traffic: Traffic | None, labels: Mapping[str, int] | None = None) -> Route:
     """The operators' route with the part that a rollout takes: its split, and the copies for the candidate.

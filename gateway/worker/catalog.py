@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from gateway.messages import Desired, LoadedInfo, ModelOrder, TensorInfo, VersionOrder, VersionReport
+from gateway.routing.routers import Routers
 from gateway.routing.table import ModelRoute, RouteTable
 from gateway.worker.target import Target
 from runtime.repository.manifest import manifest_of
@@ -24,6 +25,7 @@ class Catalog:
         self._on_table = on_table
         self._lock = threading.Lock()
         self._orders: dict[str, ModelOrder] = {}
+        self._routers = Routers()
         self._targets: dict[InstanceKey, Target] = {}
         self._states: dict[InstanceKey, tuple[VersionState, str]] = {}
 
@@ -35,6 +37,7 @@ class Catalog:
         """Flips the routes; answers what should be in memory."""
         with self._lock:
             self._orders = {order.model: order for order in desired.models}
+            self._routers.keep(self._orders)
             self._publish()
         return [
             version_target(order.model, version)
@@ -69,7 +72,8 @@ class Catalog:
         for version in order.prepare:
             if version.version not in available:
                 unavailable.setdefault(version.version, VersionState.LOADING.value)
-        return ModelRoute(order.model, available, order.labels, order.default_target, unavailable)
+        router = self._routers.of(order.model, order.route).router
+        return ModelRoute(order.model, available, order.labels, order.default_target, unavailable, router)
 
 
 def version_target(model: str, order: VersionOrder) -> VersionTarget:
@@ -88,8 +92,7 @@ def health_statuses(table: RouteTable[Target], *, ready: bool) -> dict[str, bool
     """Health services → serving: the server, the inference service, "model" and "model/version"."""
     statuses = {"": ready, "inference.GRPCInferenceService": ready}
     for route in table.models.values():
-        default = route.default_version()
-        statuses[route.model] = ready and default in route.available
+        statuses[route.model] = ready and table.serves(route.model)
         for version in (*route.available, *route.unavailable):
             statuses[f"{route.model}/{version}"] = ready and version in route.available
     return statuses

@@ -69,12 +69,15 @@ class InferenceService:
         return target
 
     def _model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        target = self._pipeline.table.find(request.name, request.version)
-        if target is None:
-            error = self._pipeline.table.why_not(request.name, request.version)
+        table = self._pipeline.table
+        ready = table.serves(request.name)
+        if request.version:
+            ready = table.find(request.name, request.version) is not None
+        if not ready:
+            error = table.why_not(request.name, request.version)
             if isinstance(error, NotFound):
                 raise error
-        return pb.ModelReadyResponse(ready=target is not None and self._is_ready())
+        return pb.ModelReadyResponse(ready=ready and self._is_ready())
 
     def _server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(name="driftgate", version=VERSION, extensions=EXTENSIONS)

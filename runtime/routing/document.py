@@ -119,7 +119,10 @@ def to_json(route: Route) -> str:
 
 
 def from_json(text: str) -> Route:
-    """RouteError for what `to_json` did not write. A rollout's shadow may stand beside as many as operators may have."""
+    """RouteError for what `to_json` did not write.
+
+    A rollout's shadow may stand beside as many as operators may have.
+    """
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

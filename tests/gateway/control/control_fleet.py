@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from gateway.control.fleet import Fleet
-from gateway.messages import Answer, Desired, Hello, Progress, Request, VersionReport
+from gateway.messages import Answer, Desired, Hello, ModelOrder, Progress, Request, VersionReport
 from gateway.supervisor.ports import private_listener
 from gateway.telemetry.events import EventLog, LogEvent
 from gateway.worker.link import Link
@@ -66,12 +66,14 @@ class ScriptedWorker:
         self._failing = failing
         self._draining = False
         self._states: dict[tuple[str, int, int], VersionReport] = {}
+        self.orders: tuple[ModelOrder, ...] = ()
         self.link = Link(address, self._greet, self._on_desired)
 
     def _greet(self) -> list[BaseModel]:
         return [Hello(index=self._index, pid=self._pid, transport="queue"), *self._states.values()]
 
     def _on_desired(self, desired: Desired) -> None:
+        self.orders = desired.models
         for model in desired.models:
             prepared = model.prepare if model.prepare_on in (-1, self._index) else ()
             for version in (*model.serve, *prepared):
