@@ -47,8 +47,8 @@ DECISIONS = 5
 BAR_CELLS = ((110, 12), (90, 8), (72, 6), (0, 4))
 """From so many columns on, so many cells of a gate's bar."""
 GATES = (
-    Column("GATE", least=12), Column("CANDIDATE"), Column("BASELINE", rank=2), Column("ALLOWED", rank=1),
-    Column("ROWS", rank=4), Column("HARM"), Column("SAFETY"), Column("SAYS", rank=3, least=10),
+    Column("GATE", least=19), Column("CANDIDATE"), Column("BASELINE", rank=2), Column("ALLOWED", rank=1),
+    Column("ROWS", rank=4), Column("HARM"), Column("SAFETY"), Column("SAYS", rank=3, least=16),
 )  # fmt: skip
 PATH_GAP = "  "
 
