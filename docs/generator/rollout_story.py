@@ -1,20 +1,22 @@
-"""The output in docs/how-to/rollouts.md: the commands' own, of a made-up rollout of examples/rollout.yaml."""
+"""docs/how-to/rollouts.md's output and picture: the commands' own, of a made-up rollout by examples/rollout.yaml."""
 
 from __future__ import annotations
 
 import functools
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console, RenderableType
 
+import gateway
 from gateway.cli import rollout_plan
 from gateway.cli.bars import UNICODE
 from gateway.cli.rollout_history import story
 from gateway.cli.rollout_list import rollouts_table
 from gateway.cli.rollout_screen import rollout_screen
-from gateway.cli.rollout_watch import Changes
+from gateway.cli.rollout_watch import ChangeLines
 from gateway.control.rollout_messages import decision_message, rollout_message
 from gateway.control.rollout_views import DecisionView, RolloutView
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
@@ -25,30 +27,31 @@ from runtime.rollout.latency import bucket_of
 from runtime.rollout.plan import Plan
 from runtime.rollout.rollout import draft
 
-PLAN = Path(__file__).resolve().parents[2] / "examples" / "rollout.yaml"
+PLAN = Path(gateway.__file__).resolve().parents[1] / "examples" / "rollout.yaml"
 WIDTH = 100
+FONTS = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 START_SECONDS = 1_750_000_000.0
 LOOK_SECONDS = 10.0
-REQUESTS_PER_LOOK = 2_000
+REQUESTS_PER_LOOK = 4_000
 BASELINE_ERRORS, CANDIDATE_ERRORS = 0.004, 0.016
 """Shares. The candidate's is of its last steps: it fails for rows that come rarely, and early steps do not see it."""
 
 LATENCIES = ((0.002, 0.62), (0.003, 0.3), (0.006, 0.06), (0.012, 0.02))
-SHOWN = 62
-"""The look that the screen is of: in the middle of the second step."""
+WARNING = "gates.drift and gates.means say nothing in steps of copies: rows of copies are not measured"
+SHOWN = 96
+"""The look that the screen is of: in the third step, when evidence of harm gathers."""
+
+
+def plan() -> str:
+    return f"```yaml\n{PLAN.read_text().strip()}\n```"
 
 
 def outline() -> str:
-    return _shown(rollout_plan.outline(_plan(), ["step 2: 1 % of 200 requests/s come to 1,200 in 10 min"], WIDTH))
-
-
-def screen() -> str:
-    updates, decisions = _told()
-    return _shown(rollout_screen(updates[SHOWN].rollout, decisions[:2], UNICODE, WIDTH))
+    return _shown(rollout_plan.outline(_plan(), [WARNING], WIDTH))
 
 
 def lines() -> str:
-    changes = Changes()
+    changes = ChangeLines()
     return _shown(*(line for update in _told()[0] for line in changes.lines(update)), width=400)
 
 
@@ -59,19 +62,17 @@ def history() -> str:
 
 
 def listed() -> str:
-    return _shown(rollouts_table([_told()[0][SHOWN].rollout]))
+    return _shown(rollouts_table([_told()[0][SHOWN].rollout]), width=140)
 
 
 def picture() -> str:
     """The screen as SVG, with the fonts that a reader has."""
     updates, decisions = _told()
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(rollout_screen(updates[SHOWN].rollout, decisions[:2], UNICODE, WIDTH))
+    console.print(rollout_screen(updates[SHOWN].rollout, decisions[:3], UNICODE, WIDTH))
     svg = console.export_svg(title="driftgate rollout watch breast_cancer", unique_id="rollout")
-    before, _, rest = svg.partition("@font-face")
-    return before + rest[rest.rindex("font-weight: 700;\n    }") + len("font-weight: 700;\n    }") :].replace(
-        "Fira Code, monospace", "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
-    )
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # they would be loaded from elsewhere
+    return svg.replace("Fira Code, monospace", FONTS) + "\n"
 
 
 @functools.cache
@@ -114,7 +115,7 @@ def _look(plan: Plan, at: int, epoch: int, looks: int) -> Observation:
     candidate = copies if rules.is_shadow else served
     share = BASELINE_ERRORS if at < 2 else CANDIDATE_ERRORS
     arms = _arm(candidate, share, 1.06), _arm(requests - served, BASELINE_ERRORS, 1.0)
-    sign = DriftSign.STABLE if candidate > 500 else DriftSign.UNKNOWN
+    sign = DriftSign.STABLE if served > 500 else DriftSign.UNKNOWN
     drift = tuple((name, sign) for name in plan.gates.drift)
     return Observation(epoch, Counts(*arms, copies, round(0.992 * copies)), "story", drift)
 
