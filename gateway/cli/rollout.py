@@ -28,7 +28,7 @@ retry_option = click.option(
 
 @click.group(epilog="Example: driftgate rollout start rollout.yaml --watch")
 def rollout() -> None:
-    """Bring a version live a part at a time, judged against the present one."""
+    """Bring a version live a part at a time, judged as it goes."""
     from gateway.cli.bars import replace_the_unknown
 
     replace_the_unknown()
