@@ -16,8 +16,8 @@ from pathlib import Path
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
-from gateway.control.crashes import CrashWatch
 from gateway.control.comparisons import Comparisons
+from gateway.control.crashes import CrashWatch
 from gateway.control.drift_events import announce_drift
 from gateway.control.drift_watch import Change
 from gateway.control.events import Events

@@ -110,8 +110,10 @@ def test_every_problem_is_told_at_once_those_of_targets_too(tmp_path: Path) -> N
                 await at.set("salt: 7\nsplit: {stable: 1, 9: 1}\nshadows: [{of: nobody}]", dry_run=True)
             assert caught.value.problems == (
                 "salt: expected a text of at most 128 characters, got 7",
-                ("shadows[0].to: expected a version's number or a label "
-                "(a letter, then up to 62 letters, digits, '.', '_' or '-'), got null"),
+                (
+                    "shadows[0].to: expected a version's number or a label "
+                    "(a letter, then up to 62 letters, digits, '.', '_' or '-'), got null"
+                ),
                 "split.9: the model has no version 9; versions: 1, 2, 3",
                 "shadows[0].of: the model has no label 'nobody'; labels: stable",
             )
@@ -301,16 +303,20 @@ def test_one_condition_may_leave_nothing_to_another(first: str, second: str, nev
             "{to: 3, of: 1}",
             {1: loaded("x"), 2: loaded("z"), 3: loaded("x", "z")},
             [
-                ("shadows[0]: requests of version 1 are not copied: it takes x FP32[-1,4], and version 3 takes "
-                "x FP32[-1,4], z FP32[-1,4]")
+                (
+                    "shadows[0]: requests of version 1 are not copied: it takes x FP32[-1,4], and version 3 takes "
+                    "x FP32[-1,4], z FP32[-1,4]"
+                )
             ],
         ),
         (
             "{to: 3}",
             {1: loaded("x"), 2: loaded("x", outputs=("z",)), 3: loaded("x")},
             [
-                ("shadows[0]: answers of version 2 are not compared: it gives z FP32[-1,4], and version 3 gives "
-                "y FP32[-1,4]")
+                (
+                    "shadows[0]: answers of version 2 are not compared: it gives z FP32[-1,4], and version 3 gives "
+                    "y FP32[-1,4]"
+                )
             ],
         ),
         ("{to: 3}", {1: None, 3: loaded("x")}, []),
