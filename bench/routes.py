@@ -1,4 +1,4 @@
-"""`python -m bench.routes`: what it costs to decide where a request goes, in ns of CPU time: median and least of rounds."""
+"""`python -m bench.routes`: CPU time, in ns, to decide where a request goes: median and least of rounds."""
 
 from __future__ import annotations
 
