@@ -25,6 +25,7 @@ from generator import (
     otel,
     protos,
     record,
+    rollout_story,
     rollouts,
     routing,
     sketches,
@@ -47,6 +48,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/otel-variables.md": otel.page,
     "reference/errors.md": errors.page,
     "reference/versions.md": versions.page,
+    "pictures/rollout-watch.svg": rollout_story.picture,
 }
 
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
@@ -81,6 +83,13 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "pane": statistics.pane,
         "summary": statistics.summary,
         "profile": statistics.profile,
+    },
+    "how-to/rollouts.md": {
+        "plan": rollout_story.plan,
+        "outline": rollout_story.outline,
+        "lines": rollout_story.lines,
+        "list": rollout_story.listed,
+        "history": rollout_story.history,
     },
     "how-to/observability.md": {"sizes": span_sizes.sizes},
     "how-to/limits.md": {

@@ -51,10 +51,12 @@ def _fit(columns: Sequence[Column], cells: Sequence[int], width: int) -> tuple[l
     def over() -> int:
         return sum(cells[at] for at in shown) + GAP * (len(shown) - 1) - width
 
-    names = [at for at in shown if columns[at].least]
+    def names() -> list[int]:
+        return [at for at in shown if columns[at].least]
+
     ranked = sorted((at for at in shown if columns[at].rank), key=lambda at: columns[at].rank)
-    while ranked and over() > sum(max(cells[at] - columns[at].least, 0) for at in names):
+    while ranked and over() > sum(max(cells[at] - columns[at].least, 0) for at in names()):
         shown.remove(ranked.pop())
-    while over() > 0 and any(cells[at] > SHORTEST for at in names):
-        cells[max(names, key=lambda at: cells[at] - columns[at].least)] -= 1
+    while over() > 0 and any(cells[at] > SHORTEST for at in names()):
+        cells[max(names(), key=lambda at: cells[at] - columns[at].least)] -= 1
     return shown, cells

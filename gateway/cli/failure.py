@@ -9,6 +9,11 @@ import click
 FAILED = 1
 WRONG_USAGE = 2
 UNREACHABLE = 3
+ROLLED_BACK = 5
+ABORTED = 6
+INCONCLUSIVE = 7
+INTERRUPTED = 130
+"""Of commands whose status says how something ended; as shells have it for Ctrl-C."""
 
 
 class Failure(click.ClickException):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -10,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gateway.cli.bars import marks
 from gateway.cli.columns import Column, fitted
 from gateway.cli.console import table
 from gateway.cli.drift_table import reference_text
@@ -28,7 +28,7 @@ COLUMNS = (
     Column("MAX", rank=11), Column("DISTINCT", rank=12), Column("CORR", rank=10),
 )  # fmt: skip
 STEPS = 16
-BAR, PLAIN_BAR, MARK = "█", "#", "|"
+MARK = "|"
 LABEL_CHARACTERS = 22
 NARROW, WIDE = 20, 60
 """Cells of a bar; a window decides between them."""
@@ -108,7 +108,7 @@ def _histogram(feature: pb.Feature, width: int | None) -> list[RenderableType]:
     if not labelled:
         return []
     compared = any(pair.reference is not None for pair in labelled)
-    bar = _bar_character()
+    bar = marks().full
     legend = f"{bar} live" + (f"  {MARK} reference" if compared else "") + (f"  {note}" if note else "")
     drawn = table("", "", "", right=frozenset())
     drawn.show_header = False
@@ -168,11 +168,3 @@ def _told(summary: pb.FeatureSummary, field: str, digits: int = 4) -> str:
 
 def _quantile(summary: pb.FeatureSummary, q: float) -> str:
     return next((number(found.value) for found in summary.quantiles if abs(found.q - q) < 1e-9), NOTHING)
-
-
-def _bar_character() -> str:
-    try:
-        BAR.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return PLAIN_BAR
-    return BAR

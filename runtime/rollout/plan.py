@@ -24,7 +24,13 @@ from runtime.rollout.problems import PlanError, explained
 MAX_STEPS = 32
 MAX_SECONDS = 90 * 86_400.0
 
-Version = Annotated[str, Field(min_length=1, max_length=64)]
+
+def _version(value: Any) -> Any:
+    """YAML takes 3 for a number, and whoever wrote it means the version."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Version = Annotated[str, BeforeValidator(_version), Field(min_length=1, max_length=64)]
 
 
 def _seconds(default: float | None, meaning: str) -> Any:
@@ -83,8 +89,10 @@ class HardLimits(Section):
 
 class Plan(Section):
     model: Annotated[str, Field(min_length=1, max_length=256)] = option(..., "a model's name", "The model.")
-    candidate: Version = option(..., "a version", "The version that is to go live.")
-    baseline: Version = option(..., "a version", "The version that it is compared with, and that a rollback leads to.")
+    candidate: Version = option(..., "a version's number or a label", "The version that is to go live.")
+    baseline: Version = option(
+        ..., "a version's number or a label", "The version that it is compared with, and that a rollback leads to."
+    )
     steps: Annotated[tuple[Step, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=MAX_STEPS)] = option(
         ...,
         f"a list of 1 to {MAX_STEPS} steps",
@@ -168,8 +176,8 @@ def _disagreements(
 ) -> list[str]:  # fmt: skip
     """What is wrong between settings that are right by themselves."""
     found = []
-    if document.get("candidate") is not None and document.get("candidate") == document.get("baseline"):
-        found.append(f"candidate: expected another version than the baseline, got {document['candidate']!r}")
+    if document.get("candidate") is not None and _version(document["candidate"]) == _version(document.get("baseline")):
+        found.append(f"candidate: expected another version than the baseline, got {_version(document['candidate'])!r}")
     for at, (before, after) in enumerate(zip(steps or (), (steps or ())[1:], strict=False), 1):
         if after.is_shadow and not before.is_shadow:
             found.append(f"steps[{at}]: expected steps with copies only before those with weight")
