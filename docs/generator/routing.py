@@ -23,8 +23,8 @@ Split = Mapping[str, float]
 
 INTRODUCTION = f"""
 A route is a mapping in YAML or JSON: what `driftgate route set` and the RPC `SetRoute` take, and what stands under
-`route` in `model.yaml`. Every line may be left out, and `{{}}` is the default alone. A route with anything wrong in it is
-refused as a whole, and every problem is named at once, with its place. Keys are given once, YAML aliases are not
+`route` in `model.yaml`. Every line may be left out, and `{{}}` is the default alone. A route with anything wrong in it
+is refused as a whole, and every problem is named at once, with its place. Keys are given once, YAML aliases are not
 allowed. What decides in which order, and which clients move: [routing](../routing.md). Step by step:
 [route traffic](../how-to/routes.md).
 
