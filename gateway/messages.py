@@ -35,7 +35,7 @@ class VersionOrder(_Message):
 
 
 class ModelOrder(_Message):
-    """`serve`: route to these. `prepare`: load, do not route, on worker `prepare_on` alone or on all (-1).
+    """`serve`: route to these. `prepare`: load, do not route, on worker `prepare_on` alone, all (-1) or none (-2).
 
     `prepare_on_shadow`: the process that answers copies prepares them too, whatever `prepare_on` says of workers.
     `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout

@@ -160,6 +160,11 @@ class Fleet:
     def all_at(self, revision: int) -> bool:
         return all(worker.revision >= revision for worker in self.workers.values())
 
+    @property
+    def has_had_shadow(self) -> bool:
+        """Whether a shadow process has ever been there: if it is not now, it will be again."""
+        return self._past_shadow is not None
+
     def _all(self) -> list[WorkerView]:
         return [*self.workers.values(), *([self.shadow] if self.shadow is not None else [])]
 

@@ -18,8 +18,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from gateway.control.audit import MAX_NAME, SYSTEM, Actor, announce_refusal
-from gateway.control.rollout_checks import Checked, Checks, Rates, Settings, busy_text
 from gateway.control.rollout_changes import Before
+from gateway.control.rollout_checks import Checked, Checks, Rates, Settings, busy_text
 from gateway.control.rollout_figures import figures_of
 from gateway.control.rollout_run import RolloutChanges, RolloutRun, Surroundings
 from gateway.control.rollout_state import RolloutState
