@@ -17,6 +17,7 @@ from support.runtime import target_of
 from zoo import write_version
 
 from gateway.messages import ComparisonReport
+from gateway.shadow.quota import Quota
 from gateway.shadow.reports import OnSent, Reports
 from gateway.shadow.runs import CopyRuns
 from gateway.shadow.versions import ShadowVersions
@@ -61,13 +62,15 @@ class ShadowDesk:
         self.manager = VersionManager(self._make, self._on_change)
         self.versions = ShadowVersions()
         self.statistics = StatisticsWriter(self.page)
+        self.stat = self.folder / "cpu.stat"
+        self.quota = Quota((self.stat,))
         self.start()
 
     def start(self, late_seconds: float = LATE_SECONDS) -> None:
         """A new shadow process: versions stay, for brevity."""
         self.readers = [CopyReader(map_copy_ring(self.segment), 0)]
         self.reports = Reports("memory", self.readers, self._deliver)
-        self.runs = CopyRuns(self.readers, self.versions, self.reports, lambda: self.loading, late_seconds)
+        self.runs = CopyRuns(self.readers, self.versions, self.reports, lambda: self.loading, late_seconds, self.quota)
 
     def hold(self, *versions: tuple[int, bytes]) -> None:
         """These versions are loaded, and no others."""

@@ -210,6 +210,18 @@ def test_copies_wait_while_a_version_is_loading(desk: ShadowDesk) -> None:
     assert desk.runs.step()
 
 
+def test_copies_wait_after_the_containers_quota_was_used_up(desk: ShadowDesk) -> None:
+    pair = pair_of()
+    desk.hold((2, SAME))
+    place = desk.place(pair)
+    desk.write(place, pair, X, X + 1, (6,))
+    desk.stat.write_text("nr_throttled 1\n")
+    desk.follow()
+    assert not desk.runs.step()
+    desk.runs._pause_until = 0.0
+    assert desk.runs.step()
+
+
 def test_a_class_decides_where_the_shadow_predicts_one(desk: ShadowDesk) -> None:
     pair = pair_of(outputs=(("label", "INT64"),))
     desk.hold((2, good()))
