@@ -1,7 +1,7 @@
 """Whether this container has used up its share of the processor.
 
-With a CPU quota, a core that the kernel sees idle is not free: what runs on it is taken from the workers' part, and when
-the quota is used up all of the container stands still. The kernel counts that.
+With a CPU quota, a core that the kernel sees idle is not free: what runs on it is taken from the workers' part, and
+when the quota is used up all of the container stands still. The kernel counts that.
 """
 
 from __future__ import annotations
