@@ -46,6 +46,12 @@ def test_shadows_of_the_route_and_candidates_to_be_tried_here_are_held(
     assert concerns_shadows(desired) or not versions, "else it would not even look"
 
 
+def test_a_route_that_cannot_be_read_names_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    broken = ModelOrder(model="m", serve=(number(1),), route='{"shadows":"all of them"}')
+    assert shadow_versions(broken) == ()
+    assert "the route of model 'm' cannot be read" in caplog.text
+
+
 def test_a_version_that_is_loaded_anew_is_held_twice_until_it_is_served() -> None:
     ordered = order(Route(shadows=(Shadow("2"),)), prepare=(number(2, generation=2),))
     assert [(version.version, version.generation) for version in shadow_versions(ordered)] == [(2, 1), (2, 2)]
