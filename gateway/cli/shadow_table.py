@@ -166,7 +166,7 @@ def _confusion(names: str, output: Matrix, width: int | None, *, everything: boo
         known = counted(len(classes), "class", "classes")
         parts.append(Text(f"classes of {names}: none of {known} flipped", "bold"))
     elif len(classes) <= MATRIX_CLASSES and (width is None or _matrix_width(output.confusion, classes) <= width):
-        parts += [Text(f"classes of {names}: rows by the primary's class, and by the shadow's", "bold")]
+        parts += [Text(f"classes of {names} (down: primary, across: shadow)", "bold")]
         parts.append(_matrix(output.confusion, classes))
     else:
         parts += [

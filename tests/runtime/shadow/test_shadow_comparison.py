@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_numbers_are_counted_as_a_loop_over_them_does(
     assert tally.close_rows == sum(close) == made.agreed_rows
     assert tally.not_finite == len(odd)
     starts = np.cumsum([0, *requests])
-    assert made.agreed == sum(all(close[i:j]) for i, j in zip(starts, starts[1:], strict=False))
+    assert made.agreed == sum(all(close[i:j]) for i, j in pairwise(starts))
     if not finite:
         assert tally.differences is None
         return
@@ -134,7 +135,7 @@ def test_rows_agree_only_if_label_and_scores_both_do() -> None:
     assert (made.agreed, made.agreed_rows) == (0, 1)
     worst = [(each.row, each.output, each.primary_value, each.shadow_value) for each in made.disagreements]
     assert worst == [(1, "label", "1", "2"), (2, "probabilities", "setosa (0.9)", "versicolor (0.9)")]
-    assert {each.severity for each in made.disagreements} == {pytest.approx(0.8)}
+    assert [each.severity for each in made.disagreements] == [pytest.approx(0.8)] * 2
 
 
 def test_scores_with_nan_have_no_class() -> None:
@@ -312,7 +313,7 @@ def test_parts_merge_into_the_whole_in_any_order(sizes: list[int], data: st.Data
 def test_another_pair_is_not_merged() -> None:
     whole = iris_comparison()
     before = whole.to_bytes()
-    with pytest.raises(NotMergeable, match="expected a comparison of .*shadow=2.*, got one of .*shadow=3"):
+    with pytest.raises(NotMergeable, match=r"expected a comparison of .*shadow=2.*, got one of .*shadow=3"):
         whole.merge(iris_comparison(key=OTHER_KEY))
     assert whole.to_bytes() == before
 
@@ -336,7 +337,7 @@ def test_what_was_read_cannot_be_compared_with() -> None:
 
 
 def test_an_unknown_reason_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected one of queue_full, .*, got 'bored'"):
+    with pytest.raises(ValueError, match=r"expected one of queue_full, .*, got 'bored'"):
         iris_comparison().shed("bored", 1)
 
 
