@@ -11,6 +11,7 @@ from gateway.link import Link
 from gateway.messages import VersionOrder
 from gateway.process import Spawn
 from gateway.shadow.idle import idle_library_threads
+from gateway.shadow.quota import Quota
 from gateway.shadow.reports import Reports
 from gateway.shadow.runs import CopyRuns
 from gateway.shadow.versions import ShadowVersions
@@ -46,7 +47,9 @@ class Engine:
         )
         self._reports = Reports(counters, readers, link.deliver)
         late = orders.config.shadow.late_seconds
-        self._runs = CopyRuns(readers, self._versions, self._reports, lambda: not self._manager.settled(), late)
+        self._runs = CopyRuns(
+            readers, self._versions, self._reports, lambda: not self._manager.settled(), late, Quota()
+        )
         self._manager.start()
         self._runs.start()
 
