@@ -355,7 +355,6 @@ class RolloutRun:
             announce_decision(
                 self._around.events, self.id, self.plan, self.versions, digest, decision, actor, row.audit_id
             )
-            log.info("rollout %d of %s: %s", self.id, self.model, decision.sentence())
         if self._around.watchers.has(self.id):
             same = recompute(self.plan, decision) == decision
             shown = DecisionView(row.number, decision, row.audit_id, same)
