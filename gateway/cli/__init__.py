@@ -18,6 +18,7 @@ from gateway.cli.reference import reference
 from gateway.cli.rollout import rollout
 from gateway.cli.route import route
 from gateway.cli.serve import config, serve
+from gateway.cli.shadow import shadow
 from gateway.cli.stats import stats
 from gateway.cli.status import status
 from gateway.cli.top import top
@@ -35,8 +36,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    serve, config, status, models, top, drift, stats, reference, profile, rollout, load, unload, label, default, route,
-    watch, audit,
+    serve, config, status, models, top, drift, stats, shadow, reference, profile, rollout, load, unload, label, default,
+    route, watch, audit,
 )  # fmt: skip
 
 for command in COMMANDS:
