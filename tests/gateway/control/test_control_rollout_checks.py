@@ -148,7 +148,7 @@ def test_of_two_starts_at_once_one_is_refused(tmp_path: Path) -> None:
         both = await asyncio.gather(
             there.rollouts.start(plan_of(), OLGA), there.rollouts.start(plan_of(), OLGA), return_exceptions=True
         )
-        assert [type(each) for each in both] == [tuple, Precondition]
+        assert {type(each) for each in both} == {tuple, Precondition}
         await there.rollouts.idle()
 
     in_control(tmp_path, script)

@@ -15,7 +15,7 @@ from rollout_scene import OLGA, STEP, Scene, control, plan_of, world
 
 from gateway.control.traffic import Traffic
 from gateway.errors import Precondition
-from gateway.store.contract import StoreUnavailable
+from gateway.store.contract import StoreCorrupt, StoreUnavailable
 from gateway.store.rollouts import RolloutChange
 from runtime.errors import NotFound
 from runtime.rollout.decide import recompute
@@ -422,6 +422,10 @@ def test_a_rollout_that_cannot_be_read_is_given_up_and_the_gateway_starts(tmp_pa
         assert there.rollouts.traffic("m") is None
         assert there.store.rollouts.under_way() == []
         assert there.audits()[-1] == ("rollout given up", "system", "failed")
+        with pytest.raises(StoreCorrupt, match="rollout 1 in the state database is damaged"):
+            await there.rollouts.view(1)
+        assert await there.rollouts.listed("m", 10, 0) == []
+        assert await there.start(plan_of(candidate="3")) == 2
 
     restarted(tmp_path, first, then)
 
