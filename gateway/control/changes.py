@@ -328,7 +328,15 @@ class Changes:
         desired = self.desired.get(name) or DesiredModel(name=name, served=False)
         candidates = self._loads.candidates(name)
         route = self.with_rollout(desired)
-        return model_order(desired, candidates, trial.new, trial.worker, self.unavailable(name), route)
+        return model_order(
+            desired,
+            candidates,
+            trial.new,
+            trial.worker,
+            self.unavailable(name),
+            route,
+            prepare_on_shadow=trial.on_shadow,
+        )
 
     async def _load_at_start(self, model: str, turn: asyncio.Semaphore) -> None:
         first_start = replace(SYSTEM, reason="first start")

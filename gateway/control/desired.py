@@ -205,6 +205,8 @@ def model_order(
     prepare_on: int,
     unavailable: Mapping[int, str],
     route: Route,
+    *,
+    prepare_on_shadow: bool = False,
 ) -> ModelOrder:
     """What workers are told. A served version without files is named as unavailable, not ordered.
 
@@ -225,6 +227,7 @@ def model_order(
         serve=tuple(serve),
         prepare=tuple(version_order(version, candidate) for version, candidate in prepare),
         prepare_on=prepare_on,
+        prepare_on_shadow=prepare_on_shadow,
         labels=dict(model.labels),
         default_target=model.default_target,
         unavailable=lacking,

@@ -109,7 +109,7 @@ class Loads:
         generation = max([*past, self._generations[before.name]]) + 1
         new = DesiredVersion(version, candidate.artifact.digest, generation, candidate.settings)
         chosen = tuple(sorted((*before.versions, new), key=lambda one: one.version))
-        await self._prepare(before.name, before, chosen, {version: candidate})
+        await self._prepare(before.name, before, chosen, {version: candidate}, shadow_first=True)
         return chosen
 
     async def differs(self, model: str, before: DesiredModel | None) -> bool:
@@ -216,6 +216,8 @@ class Loads:
         before: DesiredModel | None,
         chosen: Sequence[DesiredVersion],
         candidates: Mapping[int, Candidate],
+        *,
+        shadow_first: bool = False,
     ) -> None:
         """Phase one: those in `chosen` that are not served yet. Raises LoadError with the first worker's reason."""
         self._generations[model] = max(self._generations[model], *(version.generation for version in chosen))
@@ -225,7 +227,7 @@ class Loads:
             for version, _ in new:
                 self._failures[model].pop(version.version, None)
             try:
-                await self._preparations.run(model, new)
+                await self._preparations.run(model, new, shadow_first=shadow_first)
             except VersionFailed as error:
                 self._failures[model][error.version] = error.why
                 raise

@@ -36,7 +36,7 @@ from gateway.control.watching import Watching
 from gateway.control.web import WebServer
 from gateway.errors import status_of
 from gateway.logs import setup_logging
-from gateway.messages import Answer, Request, VersionReport
+from gateway.messages import Answer, ComparisonReport, Request, VersionReport
 from gateway.process import Spawn, receive_orders
 from gateway.store.sql import SqlStore, open_store
 from gateway.telemetry.durations import DurationRecorder
@@ -96,6 +96,7 @@ class Control:
         self._changes.fleet = self._fleet
         self._crashes = CrashWatch(statistics, self._log_events)
         self._fleet.on_end = self._on_end
+        self._fleet.on_comparison = self._on_comparison
         self._watching = self._watch(orders, store, series, repository)
         measured = config.statistics
         self._comparisons = Comparisons(
@@ -202,7 +203,7 @@ class Control:
         if self._failed:
             raise StartFailed
         # Health and admin answer until the last worker has drained.
-        await self._fleet.until(lambda: not self._fleet.workers, drain.delay_seconds + drain.grace_seconds + 10)
+        await self._fleet.until(self._all_ended, drain.delay_seconds + drain.grace_seconds + 10)
         for task in (starting, looking, telling, observing, comparing, rolling):
             task.cancel()
         self._web.stop()
@@ -217,6 +218,9 @@ class Control:
         self._changes.refusals.tell(time.monotonic(), is_last=True)
         await asyncio.to_thread(self._export.stop)
         self._cache.close()
+
+    def _all_ended(self) -> bool:
+        return not self._fleet.workers and self._fleet.shadow is None
 
     async def _start(self) -> None:
         try:
@@ -329,6 +333,12 @@ class Control:
         self._rollouts.look_now()
         if await self._crashes.after_end():
             self._rollouts.look_now()
+
+    def _on_comparison(self, report: ComparisonReport) -> None:
+        try:
+            self._comparisons.take(report)
+        except Exception:
+            log.exception("what shadows answered could not be taken in; the next report follows")
 
     def _on_report(self, worker: int, report: VersionReport) -> None:
         self._events.publish(worker, report)

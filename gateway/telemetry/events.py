@@ -163,6 +163,24 @@ WORKER_DIED = EventKind(
     "worker {worker} (pid {pid}) ended unexpectedly",
     ("worker", "pid"), logged=False,
 )  # fmt: skip
+SHADOW_DIED = EventKind(
+    "driftgate.shadow.died", logging.ERROR,
+    "The process that answers copies ended without having been told to; it is started again. Clients notice nothing.",
+    "the shadow process (pid {pid}) ended unexpectedly",
+    ("pid",), logged=False,
+)  # fmt: skip
+SHADOW_RESTARTED = EventKind(
+    "driftgate.shadow.restarted", logging.INFO,
+    "The process that answers copies is there again.",
+    "the shadow process is there again: pid {pid} after {previous_pid}",
+    ("pid", "previous_pid"),
+)  # fmt: skip
+SHADOW_LOAD_FAILED = EventKind(
+    "driftgate.shadow.load_failed", logging.ERROR,
+    "The process that answers copies could not load a version.",
+    "the shadow process cannot load version {version} of {model!r}: {error}",
+    ("model", "version", "digest", "error"), logged=False,
+)  # fmt: skip
 VERSION_CRASHED = EventKind(
     "driftgate.version.crashed", logging.ERROR,
     "A process died in a run, a load or a warm-up of a version; where of several at once, each is named.",
@@ -237,6 +255,9 @@ CATALOGUE: tuple[EventKind, ...] = (
     WORKER_DIED,
     VERSION_CRASHED,
     WORKER_RESTARTED,
+    SHADOW_DIED,
+    SHADOW_RESTARTED,
+    SHADOW_LOAD_FAILED,
     CONTROL_RESTARTED,
     REQUESTS_REFUSED,
     REPOSITORY_PROBLEM,

@@ -13,11 +13,11 @@ from google.protobuf.message import DecodeError, Message
 from gateway import access
 from gateway.config import Config
 from gateway.errors import STATUS_DETAILS, Status, status_of
+from gateway.link import Link
 from gateway.messages import Answer
 from gateway.version import VERSION
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.wire.pb.inference import model_config_pb2 as mc
-from gateway.worker.link import Link
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.target import Target
 from gateway.worker.transport.interface import Call

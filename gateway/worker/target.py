@@ -15,6 +15,7 @@ from gateway.telemetry.context import BACK, Tracer, log_fields
 from gateway.telemetry.recorder import NOBODY, Recorder
 from gateway.wire.decode import Decoder
 from gateway.wire.encode import Encoder
+from gateway.worker.copies import Copier
 from gateway.worker.observer import VersionObserver
 from gateway.worker.transport.interface import Call, Headers
 from runtime.batching.request import Refusal, Request
@@ -54,6 +55,7 @@ class Target:
     ) -> None:
         configured = version.manifest.batching.max_batch_size
         self.version = version
+        self.copiers: tuple[Copier, ...] = ()
         self.decoder = Decoder(version.signature, version.max_rows, configured or 0)
         self._encoder = Encoder(version.model, version.version, version.signature)
         # Bytes: the C-core takes them as they are, and would have text encoded for each reply.
@@ -115,6 +117,8 @@ class Target:
                 self._recorder.answered(self._subject, requests, rows, responses, times, replied_ns)
         except Exception:
             log.exception("a run of %s could not be counted", self.version.name)
+        for copier in self.copiers:
+            copier.offer(requests, answers, times)
 
     def _headers_with(self, routing: Routing) -> Headers:
         """All but the trace context."""

@@ -21,7 +21,7 @@ from runtime.versions.version import LoadedVersion, load_version
 
 log = logging.getLogger(__name__)
 
-DeliveryFactory = Callable[[InstanceKey, LoadedVersion], Delivery]
+DeliveryFactory = Callable[[InstanceKey, LoadedVersion], Delivery | None]
 MarkFactory = Callable[[InstanceKey], Mark]
 
 DRAIN_LIMIT_SECONDS = 60.0  # after it, runs of a retired version are stopped

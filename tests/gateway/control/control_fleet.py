@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from gateway.control.fleet import Fleet
+from gateway.link import Link
 from gateway.messages import Answer, Desired, Hello, ModelOrder, Progress, Request, VersionReport
 from gateway.supervisor.ports import private_listener
 from gateway.telemetry.events import EventLog, LogEvent
-from gateway.worker.link import Link
 
 WAIT_SECONDS = 30.0
 
