@@ -69,6 +69,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "bounds": routing.bounds,
     },
     "panes.md": {"layout": record.panes},
+    "copies.md": {"layout": record.copies},
     "sketches.md": {
         "scales": sketches.scales,
         "memory": sketches.memory,
