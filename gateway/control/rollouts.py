@@ -165,7 +165,9 @@ class Rollouts:
         self._wake.set()
 
     async def tick(self, now_seconds: float) -> None:
-        """A look at each rollout under way."""
+        """A look at each rollout under way, once the desired state is there."""
+        if not self._restored:
+            return
         due = time.monotonic() - self._sampled >= RATE_SECONDS
         if not (self._runs or due):
             return
@@ -234,6 +236,7 @@ class Rollouts:
         return run.view(), list(checked.warnings)
 
     async def command(self, rollout_id: int, verb: Verb, actor: Actor) -> RolloutView:
+        self._require_restored()
         run = self._runs.get(rollout_id)
         try:
             if run is None:

@@ -151,8 +151,8 @@ def world(folder: Path) -> Iterator[World]:
 
 
 @asynccontextmanager
-async def control(world: World, *, versions: tuple[int, ...] = (1,)) -> AsyncIterator[Scene]:
-    """`versions`: loaded where the store is new."""
+async def control(world: World, *, look_first: bool = False) -> AsyncIterator[Scene]:
+    """Loads version 1 where the store is new. `look_first`: a tick comes before the desired state is there."""
     cache = ArtifactCache(world.folder / "cache")
     repository = Repository([str(world.folder / "models")], cache, settle_seconds=0)
     store = open_store(str(world.folder / "state.db"))
@@ -169,10 +169,13 @@ async def control(world: World, *, versions: tuple[int, ...] = (1,)) -> AsyncIte
             rollouts = Rollouts(around, changes, store, world.settings)
             changes.rollouts = rollouts
             await rollouts.restore()
+            if look_first:
+                await rollouts.tick(world.now_seconds)
+                assert made.fleet._orders is None
             await changes.start(load_new=False, workers=1)
             assert await made.fleet.until(lambda: 0 in made.fleet.workers, WAIT_SECONDS)
             if "m" not in changes.desired:
-                await changes.load("m", versions, OLGA)
+                await changes.load("m", (1,), OLGA)
             await rollouts.start_up()
             try:
                 yield Scene(world, rollouts, changes, made, store)

@@ -163,6 +163,8 @@ def test_before_what_is_stored_is_back_nothing_is_started(tmp_path: Path) -> Non
                     await scene.rollouts.start(plan_of(), OLGA)
                 with pytest.raises(NotReady, match="the gateway is starting"):
                     scene.rollouts.find(1, "")
+                with pytest.raises(NotReady, match="the gateway is starting"):
+                    await scene.rollouts.command(1, Verb.ABORT, OLGA)
 
     asyncio.run(run())
 

@@ -153,6 +153,10 @@ class Observed:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.on_pane: Any = None
+        self.versions: dict[VersionKey, Any] = {}
+
+    def meet(self, _now_seconds: float) -> None:
+        """After a restart, versions are known once somebody asks."""
         self.versions = {key: SimpleNamespace(schema=SCHEMA) for key in (BASELINE, CANDIDATE)}
 
 

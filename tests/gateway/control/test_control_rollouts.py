@@ -346,6 +346,20 @@ def test_a_control_that_ends_while_the_candidate_loads_loads_it_again_and_knows_
     restarted(tmp_path, first, then)
 
 
+def test_nothing_is_looked_at_or_told_before_the_desired_state_is_there(tmp_path: Path) -> None:
+    async def run() -> None:
+        with world(tmp_path) as there:
+            async with control(there) as scene:
+                await scene.start()
+            there.crashes["m", 2] = 1
+            async with control(there, look_first=True) as scene:
+                await scene.look()
+                assert await scene.phase(1) == "rolled back"
+                assert served(scene) == ((1,), "")
+
+    asyncio.run(run())
+
+
 # What goes wrong
 
 
