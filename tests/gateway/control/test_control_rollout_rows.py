@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from drift_traffic import SCHEMA, Change, Traffic, at, shift
+from rollout_scene import Observed
 
 from gateway.control.rollout_rows import (
     FIRST_ROWS,
@@ -145,19 +144,6 @@ def test_what_a_step_keeps_of_tests_and_means() -> None:
 
 
 # From the store
-
-
-class Observed:
-    """The part of `Observation` that hands out panes."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.on_pane: Any = None
-        self.versions: dict[VersionKey, Any] = {}
-
-    def meet(self, _now_seconds: float) -> None:
-        """After a restart, versions are known once somebody asks."""
-        self.versions = {key: SimpleNamespace(schema=SCHEMA) for key in (BASELINE, CANDIDATE)}
 
 
 @contextmanager
