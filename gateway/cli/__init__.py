@@ -36,8 +36,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    serve, config, status, models, top, drift, stats, shadow, reference, profile, rollout, load, unload, label, default,
-    route, watch, audit,
+    serve, config, status, models, top, drift, stats, shadow, reference, profile, route, rollout, load, unload, label,
+    default, watch, audit,
 )  # fmt: skip
 
 for command in COMMANDS:
