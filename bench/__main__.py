@@ -1,4 +1,4 @@
-"""`python -m bench`: every server under the same load, one table, and one of what observing costs."""
+"""`python -m bench`: every server under the same load, one table, and one each of what observing and a canary cost."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import cores, model
+from bench.canary import canary_cost, render_canary
 from bench.catalogue import OBSERVED, SERVERS, ServerSpec
 from bench.client import BundledClient
 from bench.costs import cost_of, is_of_interest, render_costs
@@ -77,6 +78,7 @@ def _caption(bench: Bench) -> str:
 def _document(bench: Bench, results: Results) -> dict[str, object]:
     rows = {spec.key: summarise(results.rounds, spec) for spec in bench.plan.servers}
     costs = {spec.key: cost_of(results.rounds, spec) for spec in OBSERVED}
+    canary = canary_cost(results.rounds)
     return {
         "load_generator": bench.generator.name,
         "request_bytes": len(bench.workload.request),
@@ -91,6 +93,7 @@ def _document(bench: Bench, results: Results) -> dict[str, object]:
         },
         "servers": {key: asdict(row) for key, row in rows.items() if row is not None},
         "costs_of_observing": {key: asdict(cost) for key, cost in costs.items() if cost is not None},
+        "cost_of_a_canary": asdict(canary) if canary is not None else None,
         "failures": results.failures,
         "samples": [{key: asdict(sample) for key, sample in samples.items()} for samples in results.rounds],
     }
@@ -135,6 +138,8 @@ def main(
     console.print(render(results, servers, _caption(bench)))
     if is_of_interest(servers):
         console.print(render_costs(results, servers))
+    if canary_cost(results.rounds) is not None:
+        console.print(render_canary(results))
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(_document(bench, results), indent=2) + "\n")

@@ -29,7 +29,8 @@ class ServerSpec:
     """`echoes`: it answers a request with the request; `has_readyz`: it says over HTTP when it is ready.
 
     `exports`: it sends telemetry to the receiver, and its /metrics says how many requests it has recorded;
-    `counts_drops`: and how many spans were dropped; `exports_logs`: log records are part of it.
+    `counts_drops`: and how many spans were dropped; `exports_logs`: log records are part of it. `routes`: it serves the
+    repository whose model has a canary.
     """
 
     key: str
@@ -40,6 +41,7 @@ class ServerSpec:
     exports: bool = False
     counts_drops: bool = False
     exports_logs: bool = False
+    routes: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -73,6 +75,9 @@ AIO_ECHO = ServerSpec("aio-echo", "grpc.aio echo", _module("aio_echo"), echoes=T
 SYNC_ECHO = ServerSpec("sync-echo", "grpc.server echo", _module("sync_echo"), echoes=True)
 
 DRIFTGATE = ServerSpec("driftgate", "driftgate, queue", _driftgate, has_readyz=True, environment=QUEUE)
+CANARY = ServerSpec(
+    "driftgate-canary", "driftgate, 90/10 canary", _driftgate, has_readyz=True, routes=True, environment=QUEUE
+)
 UNOBSERVED = ServerSpec(
     "driftgate-off",
     "driftgate, all off",
@@ -111,6 +116,7 @@ SERVERS = (
     SYNC_ECHO,
     ServerSpec("aio-onnx", "grpc.aio + onnxruntime", _module("aio_onnx", with_model=True)),
     DRIFTGATE,
+    CANARY,
     ServerSpec(
         "driftgate-public",
         "driftgate, public API",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,21 @@ from runtime.profile.summary import Summary
 from runtime.repository.statistics_settings import StatisticsSettings
 
 MODEL_NAME = "tabular"
+CANARY = "versions: all\nroute: {split: {stable: {to: 1, weight: 90}, canary: {to: 2, weight: 10}}}\n"
+"""Requests have no key and are drawn: a load of equal requests with one key would all be one variant's."""
+
 DTYPES = {"FP32": np.float32, "INT64": np.int64}
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`request`: a serialised ModelInferRequest of one row; `expected`: ONNX Runtime's outputs for it, by name."""
+    """`request`: a serialised ModelInferRequest of one row; `expected`: ONNX Runtime's outputs for it, by name.
+
+    `canary_repository` has the same model as versions 1 and 2, and a route that shares requests out between them.
+    """
 
     repository: Path
+    canary_repository: Path
     model_file: Path
     request: bytes
     expected: dict[str, np.ndarray]
@@ -53,12 +61,15 @@ def _write_profile(file: Path, session: onnxruntime.InferenceSession, features: 
     signature = read_signature(session.get_inputs(), session.get_outputs(), {}, frozenset())
     summary = Summary.create(schema_of(signature, StatisticsSettings()))
     summary.observe({"X": features}, dict(zip(names, session.run(names, {"X": features}), strict=True)), len(features))
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(Profile.of_data(summary, {"data": "load_breast_cancer"}, 0.0, {}).encode())
 
 
 def build(folder: Path) -> Workload:
-    """Train the model and write it as `<folder>/models/tabular/1/model.onnx`, with a profile of its data beside it."""
+    """Train the model and write it as `<folder>/models/tabular/1/model.onnx`, with a profile of its data beside it.
+
+    `<folder>/canary` has it as versions 1 and 2.
+    """
     features, labels = load_breast_cancer(return_X_y=True)
     features = features.astype(np.float32)
     classifier = make_pipeline(StandardScaler(), LogisticRegression()).fit(features, labels)
@@ -70,12 +81,18 @@ def build(folder: Path) -> Workload:
     session = onnxruntime.InferenceSession(str(model_file), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     _write_profile(folder / "models" / MODEL_NAME / "profiles" / "1.profile", session, features)
+    canary = folder / "canary" / MODEL_NAME
+    for version in ("1", "2"):
+        shutil.copytree(model_file.parent, canary / version)
+        _write_profile(canary / "profiles" / f"{version}.profile", session, features)
+    (canary / "model.yaml").write_text(CANARY)
     row = features[:1]
     request = pb.ModelInferRequest(model_name=MODEL_NAME)
     request.inputs.add(name="X", datatype="FP32", shape=row.shape)
     request.raw_input_contents.append(row.tobytes())
     return Workload(
         repository=folder / "models",
+        canary_repository=folder / "canary",
         model_file=model_file,
         request=request.SerializeToString(),
         expected=dict(zip(names, session.run(names, {"X": row}), strict=True)),

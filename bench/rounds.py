@@ -80,7 +80,7 @@ class Bench:
                 port=port,
                 http_port=http_port,
                 admin_port=admin_port,
-                repository=self.workload.repository,
+                repository=self.workload.canary_repository if spec.routes else self.workload.repository,
                 model_file=self.workload.model_file,
                 folder=folder,
                 otlp_port=receiver.port if receiver is not None else 0,

@@ -11,6 +11,7 @@
     Unauthenticated            UNAUTHENTICATED      ErrorInfo
     Denied                     PERMISSION_DENIED    ErrorInfo
     StoreConflict              ABORTED              ErrorInfo
+    RolloutConflict            ABORTED              ErrorInfo
     StoreError                 UNAVAILABLE          ErrorInfo
     Unsupported                UNIMPLEMENTED        ErrorInfo
     LoadError, Precondition    FAILED_PRECONDITION  ErrorInfo
@@ -31,7 +32,7 @@ from dataclasses import dataclass, replace
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from gateway.store.contract import StoreConflict, StoreError
+from gateway.store.contract import RolloutConflict, StoreConflict, StoreError
 from gateway.throttle import Throttle
 from runtime import errors as runtime_errors
 from runtime.errors import ServingError
@@ -86,6 +87,7 @@ CODES: tuple[tuple[type[ServingError], int], ...] = (
     (Denied, code_pb2.PERMISSION_DENIED),
     (Precondition, code_pb2.FAILED_PRECONDITION),
     (StoreConflict, code_pb2.ABORTED),
+    (RolloutConflict, code_pb2.ABORTED),
     (StoreError, code_pb2.UNAVAILABLE),
     (Unsupported, code_pb2.UNIMPLEMENTED),
     (runtime_errors.LoadError, code_pb2.FAILED_PRECONDITION),

@@ -35,16 +35,18 @@ class VersionOrder(_Message):
 
 
 class ModelOrder(_Message):
-    """`serve`: route to these. `prepare`: load, do not route, on worker `prepare_on` alone or on all (-1).
+    """`serve`: route to these. `prepare`: load, do not route, on worker `prepare_on` alone, all (-1) or none (-2).
 
-    `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout under
-    way make of it together; "": the default alone.
+    `prepare_on_shadow`: the process that answers copies prepares them too, whatever `prepare_on` says of workers.
+    `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout
+    under way make of it together; "": the default alone.
     """
 
     model: str
     serve: tuple[VersionOrder, ...] = ()
     prepare: tuple[VersionOrder, ...] = ()
     prepare_on: int = -1
+    prepare_on_shadow: bool = False
     labels: dict[str, int] = Field(default_factory=dict)
     default_target: str = ""
     unavailable: dict[int, str] = Field(default_factory=dict)
@@ -194,7 +196,7 @@ def same_user(connection: socket.socket) -> bool:
     return bool(uid == os.getuid())
 
 
-OF_ROUTING = frozenset({"versions", "labels", "default"})
+OF_ROUTING = frozenset({"versions", "labels", "default", "route"})
 """Settings that are no version's: control decides by them, and operators change them."""
 
 

@@ -33,16 +33,22 @@ CONTROL_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 
+SHADOW_ENVIRONMENT = {
+    # One thread runs copies and compares them; helpers of its own would not know that they are to be idle.
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
 
 class Spawn(BaseModel):
     """A child's orders. File descriptors are inherited: `page_fds` are the statistics pages of all workers,
     `series_fds` their series pages, `ring_fds` their rings of request records and `arena_fds` their panes (a worker
     gets its own of these three), `pane_control_fd` what control tells of panes, `export_fd` the counts of what was
-    exported, `tally_fd` those of restarts (workers, then control); `export_fd`, `listener_fd` and `http_fd` are
-    control's alone.
+    exported, `tally_fd` those of restarts (workers, control, the shadow process); `export_fd`, `listener_fd` and
+    `http_fd` are control's alone. `copy_fds` are the rings of copies: each worker gets its own, the shadow process and
+    control get all. `shadow_page_fd` is the statistics page of the shadow process, for it and control.
 
-    `index` is a worker's number, -1 for control. `log_style` is what its lines on standard error look like: that is a
-    pipe to the supervisor, which knows where they end up.
+    `index` is a worker's number, -1 for any other process. `log_style` is what its lines on standard error look like:
+    that is a pipe to the supervisor, which knows where they end up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,9 +58,11 @@ class Spawn(BaseModel):
     parent_pid: int
     link_address: str
     page_fds: tuple[int, ...]
+    shadow_page_fd: int
     series_fds: tuple[int, ...]
     ring_fds: tuple[int, ...]
     arena_fds: tuple[int, ...]
+    copy_fds: tuple[int, ...]
     pane_control_fd: int
     export_fd: int
     tally_fd: int

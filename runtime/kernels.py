@@ -29,7 +29,14 @@ from numba.extending import intrinsic
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent
-SOURCES = ("kernels.py", "shm/*.py", "sketch/*.py", "profile/*_kernels.py", "../gateway/telemetry/span*.py")
+SOURCES = (
+    "kernels.py",
+    "shm/*.py",
+    "sketch/*.py",
+    "profile/*_kernels.py",
+    "shadow/*_kernels.py",
+    "../gateway/telemetry/span*.py",
+)
 FOLDER = "kernels-"
 KEPT = 4  # folders of earlier sources beside the present one
 

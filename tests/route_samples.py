@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from runtime.routing.route import Condition, Match, Route, Rule, Source, Sticky, Variant
+from runtime.routing.route import Condition, Match, Route, Rule, Shadow, Source, Sticky, Variant
 
 KEYS = st.sampled_from(["x-user", "x-tier", "x-region"])
 TEXTS = st.sampled_from(["", "a", "b", "ab", "gold", "eu-1"])
@@ -46,7 +46,27 @@ STICKY = st.one_of(
     st.builds(Sticky, st.just(Source.METADATA), KEYS),
     st.just(Sticky(Source.PARAMETER, "user")),
 )
-ROUTES = st.builds(Route, rules(), st.one_of(st.just(()), splits()), STICKY, st.sampled_from(["", "salt", "ß"]))
+SALTS = st.sampled_from(["", "salt", "ß"])
+
+
+@st.composite
+def shadows(draw: st.DrawFn) -> tuple[Shadow, ...]:
+    return tuple(
+        Shadow(
+            target,
+            share=draw(st.one_of(st.just(100.0), st.floats(1e-6, 100))) / 100,
+            of=draw(st.one_of(st.just(""), TARGETS.filter(lambda of: of != target))),  # noqa: B023  # drawn at once
+            absolute=draw(st.one_of(st.just(1e-6), st.floats(0, 1e308))),
+            relative=draw(st.one_of(st.just(1e-4), st.floats(0, 1e308))),
+            worst=draw(st.integers(0, 256)),
+            inputs=draw(st.booleans()),
+            redact=tuple(draw(st.lists(st.sampled_from(["age", "name", "größe"]), max_size=2, unique=True))),
+        )
+        for target in draw(st.lists(TARGETS, max_size=2, unique=True))
+    )
+
+
+ROUTES = st.builds(Route, rules(), st.one_of(st.just(()), splits()), STICKY, SALTS, shadows())
 
 
 class Asked(NamedTuple):

@@ -16,7 +16,9 @@ from gateway.cli.models import models
 from gateway.cli.profile import profile
 from gateway.cli.reference import reference
 from gateway.cli.rollout import rollout
+from gateway.cli.route import route
 from gateway.cli.serve import config, serve
+from gateway.cli.shadow import shadow
 from gateway.cli.stats import stats
 from gateway.cli.status import status
 from gateway.cli.top import top
@@ -34,7 +36,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    serve, config, status, models, top, drift, stats, reference, profile, rollout, load, unload, label,
+    serve, config, status, models, top, drift, stats, shadow, reference, profile, route, rollout, load, unload, label,
     default, watch, audit,
 )  # fmt: skip
 

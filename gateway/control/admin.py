@@ -35,8 +35,7 @@ from gateway.version import VERSION
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2_grpc
 from runtime.errors import InvalidRequest, NotFound, Overloaded
-from runtime.repository.layout import version_number
-from runtime.repository.manifest import LABEL_PATTERN
+from runtime.repository.layout import LABEL_PATTERN, version_number
 from runtime.shm.segment import Segment
 from runtime.shm.series import SeriesReader
 from runtime.shm.statistics import StatisticsReader
@@ -115,6 +114,7 @@ class AdminService(DriftAdmin, RouteAdmin, ComparisonAdmin, RolloutAdmin):
         self._statistics = statistics
         self._measured = Statistics(series, statistics, len(orders.page_fds), orders.started_at_seconds)
         self._readiness = readiness
+        self.use_routes(changes, fleet, shadows_enabled=orders.config.shadow.enabled)
         self._restarts = Tally(Segment.attach(orders.tally_fd, writable=False))
         self.closing = asyncio.Event()
 

@@ -15,30 +15,29 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.control.audit import SYSTEM, Actor, announce, announce_refusal, audit_entry, describe
+from gateway.control.audit import SET_ROUTE, SYSTEM, Actor, announce, announce_refusal, audit_entry, describe
 from gateway.control.desired import (
-    Candidate,
-    choose_versions,
     model_order,
-    next_versions,
-    pinned_by_names,
+    operators_route,
     with_default,
     with_label,
+    with_route,
     without_label,
     without_version,
 )
 from gateway.control.fleet import Fleet
-from gateway.control.preparation import ALL_WORKERS, Preparations, Trial, VersionFailed
+from gateway.control.loads import Loads
+from gateway.control.rollout_changes import Before, before_rollout, begun, promoted, require_fit, taken_back
+from gateway.control.traffic import RolloutsUnderWay, with_traffic
 from gateway.errors import Precondition
-from gateway.messages import ModelOrder, manifest_document
-from gateway.routing.table import target_version
+from gateway.messages import ModelOrder
 from gateway.store.contract import AuditEntry, DesiredModel, DesiredVersion, Store
-from gateway.telemetry.events import REPOSITORY_PROBLEM, EventLog
+from gateway.telemetry.events import EventLog
 from gateway.telemetry.refusals import ChangeRefusals
-from runtime.errors import IncompleteVersion, LoadError, NotFound, NotReady, ServingError
+from runtime.errors import InvalidRequest, NotFound, ServingError
 from runtime.repository.cache import ArtifactCache
-from runtime.repository.manifest import Manifest
-from runtime.repository.repository import ModelEntry, Repository, Scan
+from runtime.repository.repository import Repository, Scan
+from runtime.routing.route import Route
 
 log = logging.getLogger(__name__)
 
@@ -74,21 +73,14 @@ class Changes:
         self._events = events if events is not None else EventLog()
         self.refusals = ChangeRefusals(self._events)
         self._store = store
-        self._repository = repository
         self._cache = cache
         self.fleet: Fleet  # set before start: the fleet needs this object's callbacks
+        self.rollouts: RolloutsUnderWay | None = None
         self.desired: dict[str, DesiredModel] = {}
-        self.scan = Scan()
-        self._candidates: dict[str, dict[tuple[int, str], Candidate]] = defaultdict(dict)
-        self._preparations = Preparations(lambda: self.fleet, self._broadcast)
-        self._failures: dict[str, dict[int, str]] = defaultdict(dict)
+        self._loads = Loads(repository, lambda: self.fleet, self._broadcast, self._events)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._scan_lock = asyncio.Lock()
-        self._scan_began = 0.0
         self._sweep_lock = asyncio.Lock()
         self._under_way = 0  # changes that may use files which the desired state does not name yet
-        self._tried: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {}
-        self._generations: defaultdict[str, int] = defaultdict(int)
         self._transactions: set[asyncio.Task[Outcome]] = set()
         self._restored = asyncio.Event()
         self._booting = True
@@ -98,7 +90,7 @@ class Changes:
         self.desired = await asyncio.to_thread(self._store.load_models)
         await self.rescan()
         for model in self.desired.values():
-            await self._find_files(model)
+            await self._loads.find_files(model)
         self._broadcast()
         self._restored.set()
         await self.fleet.until(lambda: len(self.fleet.workers) >= workers, WORKER_SECONDS)
@@ -110,25 +102,20 @@ class Changes:
         self._broadcast()
         await self._sweep()
 
+    @property
+    def scan(self) -> Scan:
+        """What the repository held at the last look."""
+        return self._loads.scan
+
     async def rescan(self) -> Scan:
         """What the repository holds now; those who ask while one looks share the next look."""
-        asked = time.monotonic()
-        async with self._scan_lock:
-            if self._scan_began > asked:
-                return self.scan
-            self._scan_began = time.monotonic()
-            before = self.scan.problems
-            self.scan = await asyncio.to_thread(self._repository.scan)
-            for problem in set(self.scan.problems) - set(before):
-                self._events.emit(REPOSITORY_PROBLEM, error=problem)
-            for problem in set(before) - set(self.scan.problems):
-                log.info("repository: no longer so: %s", problem)
-            return self.scan
+        return await self._loads.rescan()
 
     async def load(self, model: str, versions: Sequence[int], actor: Actor, *, force: bool = False) -> Outcome:
         """Raises ServingError; then nothing has changed."""
 
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
+            self._require_idle(model)
             await self.rescan()
             return await self._load(model, versions, force=force)
 
@@ -136,7 +123,8 @@ class Changes:
 
     async def unload(self, model: str, version: int, actor: Actor) -> Outcome:
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
-            before = self._known(model)
+            before = self.known(model)
+            self._require_idle(model)
             if not version:
                 return replace(before, served=False), before
             return without_version(before, version), before
@@ -145,67 +133,125 @@ class Changes:
 
     async def set_label(self, model: str, label: str, version: int, actor: Actor) -> Outcome:
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
-            before = self._known(model)
+            before = self.known(model)
+            if label == before.default_target and before.labels.get(label) != version:
+                self._require_idle(model)
             return with_label(before, label, version), before
 
         return await self._transact(f"set label {label}", model, version, actor, change)
 
     async def delete_label(self, model: str, label: str, actor: Actor) -> Outcome:
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
-            before = self._known(model)
+            before = self.known(model)
             return without_label(before, label), before
 
         return await self._transact(f"delete label {label}", model, 0, actor, change)
 
     async def set_default(self, model: str, target: str, actor: Actor) -> Outcome:
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
-            before = self._known(model)
+            before = self.known(model)
+            self._require_idle(model)
             return with_default(before, target), before
 
         return await self._transact(f"set default {target or '(newest)'}", model, 0, actor, change)
 
+    async def set_route(self, model: str, route: Route | None, actor: Actor) -> Outcome:
+        """`route` None: none, the default alone. RouteError for targets that are not served, with every problem."""
+        wanted = route if route is not None else Route()
+
+        async def change() -> tuple[DesiredModel, DesiredModel | None]:
+            return self.routed(model, wanted), self.known(model)
+
+        return await self._transact(SET_ROUTE, model, 0, actor, change)
+
+    def routed(self, model: str, route: Route) -> DesiredModel:
+        """The model as it would be with `route`, or the error that `set_route` would raise."""
+        before = self.known(model)
+        if route.split:
+            self._require_idle(model)
+        return with_route(before, route)
+
+    def effective_route(self, model: str) -> Route:
+        """The operators' route, with what a rollout under way makes of it."""
+        desired = self.desired.get(model)
+        return self.with_rollout(desired) if desired is not None else Route()
+
+    def with_rollout(self, model: DesiredModel) -> Route:
+        """The same of a model as it may be."""
+        traffic = self.rollouts.traffic(model.name) if self.rollouts is not None else None
+        return with_traffic(operators_route(model), traffic, model.labels)
+
+    def before_rollout(self, model: str, candidate: int) -> Before:
+        """What a rollout has to keep before it begins: after a restart in between, it cannot be told any more."""
+        return before_rollout(self.known(model), candidate)
+
+    async def begin_rollout(self, model: str, baseline: int, candidate: int, actor: Actor) -> Before:
+        """Loads the candidate beside all that is served, on every worker, and holds the default where it is.
+
+        Raises ServingError; then nothing has changed. Done again it changes nothing.
+        """
+        before: list[Before] = []
+
+        async def change() -> tuple[DesiredModel, DesiredModel | None]:
+            await self.rescan()
+            known = self.known(model)
+            require_fit(known, baseline, candidate)
+            before.append(before_rollout(known, candidate))
+            return begun(known, await self._loads.join(known, candidate), baseline), known
+
+        await self._transact("begin rollout", model, candidate, actor, change)
+        return before[0]
+
+    async def end_rollout(
+        self, model: str, baseline: int, candidate: int, before: Before, *, live: bool, actor: Actor
+    ) -> Outcome:
+        """`live`: the default leads to the candidate; else all is as `before`. Done again it changes nothing.
+
+        In either case workers have taken up the effective route when it returns.
+        """
+
+        async def change() -> tuple[DesiredModel, DesiredModel | None]:
+            known = self.known(model)
+            if live:
+                return promoted(known, baseline, candidate), known
+            selects = self._loads.policy_selects(model, candidate)
+            return taken_back(known, baseline, candidate, before, policy_selects=selects), known
+
+        outcome = await self._transact("end rollout", model, candidate, actor, change)
+        if not outcome.changed:
+            await self.refresh(model)
+        return outcome
+
+    async def refresh(self, model: str) -> None:
+        """Tells the workers of another effective route, and waits until they have taken it up."""
+        revision = self._broadcast()
+        if not await self.fleet.until(lambda: self.fleet.all_at(revision), FLIP_SECONDS):
+            log.warning("not every worker has taken up the change of %s yet", model)
+
     async def differs(self, model: str) -> bool:
         """True if a load would change what is served, and has not been tried on the same files before."""
-        entry = self.scan.models.get(model)
-        if entry is None or entry.problems or self._locks[model].locked():
+        if self._locks[model].locked() or self._busy(model):
             return False
-        before = self.desired.get(model)
-        try:
-            versions = choose_versions(model, entry.versions, entry.manifest, (), self._keep(before, entry))
-            candidates = {v: await self._candidate(entry, before, v) for v in versions}
-        except ServingError:
-            return False
-        found = {v: (c.artifact.digest, dict(c.settings)) for v, c in candidates.items()}
-        if self._tried.get(model) == found:
-            return False
-        self._tried[model] = found
-        chosen = next_versions(before, candidates, force=False, last_generation=0)
-        return before is None or chosen != before.versions
+        return await self._loads.differs(model, self.desired.get(model))
 
     def unavailable(self, model: str) -> dict[int, str]:
         """Versions in the repository that are not served, and why."""
-        entry = self.scan.models.get(model)
-        reasons: dict[int, str] = {}
-        if entry is not None:
-            desired = self.desired.get(model)
-            why = "not loaded" if desired is None or desired.served else "unloaded by an operator"
-            reasons = dict.fromkeys(entry.versions, why)
-            reasons |= {version: f"incomplete: {problem}" for version, problem in entry.incomplete.items()}
-        return reasons | {v: why for v in self._failures.get(model, {}) if (why := self.failure(model, v))}
+        return self._loads.unavailable(model, self.desired.get(model))
 
     def failure(self, model: str, version: int) -> str:
-        """Why the last attempt to load a version failed; "" if it did not, or if that version's files have gone.
-
-        Version 0 is the model's load at the gateway's start.
-        """
-        entry = self.scan.models.get(model)
-        if version and entry is not None and version not in entry.versions:
-            return ""
-        return self._failures.get(model, {}).get(version, "")
+        """Why the last attempt to load a version failed, as `Loads.failure` says."""
+        return self._loads.failure(model, version)
 
     def preparing(self, model: str) -> list[DesiredVersion]:
-        trial = self._preparations.trials.get(model)
-        return [version for version, _ in trial.new] if trial is not None else []
+        return [version for version, _ in self._loads.trial(model).new]
+
+    def _busy(self, model: str) -> str:
+        return self.rollouts.busy(model) if self.rollouts is not None else ""
+
+    def _require_idle(self, model: str) -> None:
+        """Raises Precondition while a rollout is under way."""
+        if why := self._busy(model):
+            raise Precondition(why)
 
     async def _transact(self, action: str, model: str, version: int, actor: Actor, change: Change) -> Outcome:
         """Goes on if the caller goes away: nothing may be cut off between the store and the workers."""
@@ -227,14 +273,14 @@ class Changes:
                     record = await self._audit(action, after, version, actor, "unchanged", "it was already so")
                     self._abandon(model)
                     return Outcome(changed=False, audit_id=record, seconds=time.monotonic() - started)
-                audit = audit_entry(action, after, version, actor, "done", describe(after), before)
+                audit = audit_entry(action, after, version, actor, "done", describe(after, action), before)
                 record = await self._commit(after, before, audit)
             except ServingError as error:
                 tried = tuple(self.preparing(model))
                 self._abandon(model)
-                refused = isinstance(error, (Precondition, NotFound))
+                refused = isinstance(error, (Precondition, NotFound, InvalidRequest))
                 stand_in = self.desired.get(model) or DesiredModel(name=model[:128], served=False)
-                if action == "load":  # not what is served, but what should have been
+                if action in ("load", "begin rollout"):  # not what is served, but what should have been
                     stand_in = replace(stand_in, versions=tried)
                 outcome = "refused" if refused else "failed"
                 await self._audit(action, stand_in, version, actor, outcome, error.message)
@@ -247,7 +293,7 @@ class Changes:
                 self._under_way -= 1
             await self._sweep()
             seconds = time.monotonic() - started
-            log.info("%s %s by %s done in %.3f s: %s", action, model, actor.name, seconds, describe(after))
+            log.info("%s %s by %s done in %.3f s: %s", action, model, actor.name, seconds, describe(after, action))
             if self._on_swap is not None:
                 self._on_swap(seconds, model)
             announce(self._events, audit, record, before, after, seconds)
@@ -256,93 +302,41 @@ class Changes:
     async def _load(
         self, model: str, wanted: Sequence[int], *, force: bool
     ) -> tuple[DesiredModel, DesiredModel | None]:
-        entry = self.scan.models.get(model)
-        if entry is None:
-            raise self._not_in_repository(model)
-        if entry.problems:
-            raise LoadError("\n".join(entry.problems))
         before = self.desired.get(model)
-        keep = self._keep(before, entry)
-        for number in wanted:
-            if number in entry.incomplete:
-                raise IncompleteVersion(
-                    f"version {number} of model {model!r} is incomplete: {entry.incomplete[number]}"
-                )
-        versions = choose_versions(model, entry.versions, entry.manifest, wanted, keep)
-        candidates = {v: await self._candidate(entry, before, v) for v in versions}
-        last = self._generations[model]
-        chosen = next_versions(before, candidates, force=force, last_generation=last)
-        self._generations[model] = max(last, *(version.generation for version in chosen))
-        names = self._names(before, entry.manifest, versions)
-        after = DesiredModel(
-            name=model,
-            served=True,
-            versions=chosen,
-            pinned_versions=tuple(sorted(wanted)),
-            revision=before.revision if before is not None else 0,
-            **names,
-        )
-        serving = set(before.versions) if before is not None and before.served else set()
-        await self._prepare_on_workers(
-            model, [(version, candidates[version.version]) for version in chosen if version not in serving]
-        )
-        for one in chosen:
-            self._candidates[model][one.version, one.digest] = candidates[one.version]
-        return after, before
-
-    async def _prepare_on_workers(self, model: str, new: list[tuple[DesiredVersion, Candidate]]) -> None:
-        """Phase one. Raises LoadError with the first worker's reason."""
-        if not new:
-            return
-        for version, _ in new:
-            self._failures[model].pop(version.version, None)
-        try:
-            await self._preparations.run(model, new)
-        except VersionFailed as error:
-            self._failures[model][error.version] = error.why
-            raise
+        return await self._loads.load(model, before, wanted, force=force), before
 
     async def _commit(self, after: DesiredModel, before: DesiredModel | None, audit: AuditEntry) -> int:
         """Phase two: durable first, then visible."""
         expected = before.revision if before is not None else 0
         record = await asyncio.to_thread(self._store.put_model, after, expected_revision=expected, audit=audit)
         self.desired[after.name] = replace(after, revision=expected + 1)
-        self._failures[after.name].pop(0, None)
-        self._preparations.end(after.name)
-        revision = self._broadcast()
-        if not await self.fleet.until(lambda: self.fleet.all_at(revision), FLIP_SECONDS):
-            log.warning("not every worker has taken up the change of %s yet", after.name)
+        self._loads.failed_at_start(after.name, "")
+        self._loads.end_trial(after.name)
+        await self.refresh(after.name)
         return record.id
 
     def _abandon(self, model: str) -> None:
-        if self._preparations.end(model):
+        if self._loads.end_trial(model):
             self._broadcast()
 
     def _broadcast(self) -> int:
-        models = sorted({*self.desired, *self._preparations.trials, *self.scan.models})
+        models = sorted({*self.desired, *self._loads.under_trial, *self.scan.models})
         return self.fleet.order([self._order(name) for name in models], hold=self._booting)
 
     def _order(self, name: str) -> ModelOrder:
-        trial = self._preparations.trials.get(name) or Trial((), ALL_WORKERS)
+        trial = self._loads.trial(name)
         desired = self.desired.get(name) or DesiredModel(name=name, served=False)
-        return model_order(desired, self._candidates[name], trial.new, trial.worker, self.unavailable(name))
-
-    def _names(self, before: DesiredModel | None, manifest: Manifest, versions: Sequence[int]) -> dict[str, Any]:
-        """Labels and default: the operators', or at a model's first load the manifest's."""
-        if before is not None:
-            labels = {name: v for name, v in before.labels.items() if v in versions}
-            target = before.default_target
-            if target and target_version(target, labels) not in versions:
-                target = ""
-            return {"labels": labels, "default_target": target}
-        labels = {name: v for name, v in manifest.labels.items() if v in versions}
-        target = manifest.default
-        if target and target_version(target, labels) not in versions:
-            raise Precondition(
-                f"model.yaml's default is {target!r}, which means none of the versions to be served "
-                f"({', '.join(map(str, versions))}): change default, labels or versions"
-            )
-        return {"labels": labels, "default_target": target}
+        candidates = self._loads.candidates(name)
+        route = self.with_rollout(desired)
+        return model_order(
+            desired,
+            candidates,
+            trial.new,
+            trial.worker,
+            self.unavailable(name),
+            route,
+            prepare_on_shadow=trial.on_shadow,
+        )
 
     async def _load_at_start(self, model: str, turn: asyncio.Semaphore) -> None:
         first_start = replace(SYSTEM, reason="first start")
@@ -350,57 +344,14 @@ class Changes:
             try:
                 await self._transact("load", model, 0, first_start, lambda: self._load(model, (), force=False))
             except ServingError as error:
-                self._failures[model][0] = error.message
-
-    def _keep(self, before: DesiredModel | None, entry: ModelEntry) -> tuple[int, ...]:
-        """Versions that names pin, as far as their files can be had."""
-        if before is None:
-            return ()
-        held = {number for number, _ in self._candidates[entry.name]} if before.served else set()
-        return tuple(v for v in pinned_by_names(before) if v in entry.versions or v in held)
-
-    async def _candidate(self, entry: ModelEntry, before: DesiredModel | None, version: int) -> Candidate:
-        if version not in entry.versions and before is not None:  # pinned by a name, and gone from the repository
-            digest = next(v.digest for v in before.versions if v.version == version)
-            return self._candidates[entry.name][version, digest]
-        try:
-            artifact = await asyncio.to_thread(self._repository.fetch, entry.name, version)
-        except ServingError as error:
-            self._failures[entry.name][version] = error.message
-            raise
-        return Candidate(artifact, manifest_document(entry.manifest))
-
-    async def _find_files(self, model: DesiredModel) -> None:
-        """From the cache, by digest; else from the repository, if it still holds that content."""
-        entry = self.scan.models.get(model.name)
-        for version in model.versions if model.served else ():
-            artifact = await asyncio.to_thread(self._repository.cached, model.name, version.version, version.digest)
-            if artifact is None and entry is not None and version.version in entry.versions:
-                try:
-                    found = await asyncio.to_thread(self._repository.fetch, model.name, version.version)
-                except ServingError as error:
-                    log.warning("%s/%d: %s", model.name, version.version, error.message)
-                    continue
-                if found.digest != version.digest:
-                    log.warning(
-                        "%s/%d: the repository holds other content (%s) than was served (%s); load it to take it",
-                        model.name, version.version, found.digest, version.digest,
-                    )  # fmt: skip
-                    continue
-                artifact = found
-            if artifact is not None:
-                self._candidates[model.name][version.version, version.digest] = Candidate(artifact, version.settings)
+                self._loads.failed_at_start(model, error.message)
 
     async def _sweep(self) -> None:
         """Forgets files that nothing serves any more; while a change is under way that is left to the next sweep."""
         async with self._sweep_lock:
             if self._under_way:
                 return
-            kept: set[str] = set()
-            for name, model in self.desired.items():
-                wanted = {(v.version, v.digest) for v in model.versions} if model.served else set()
-                self._candidates[name] = {key: c for key, c in self._candidates[name].items() if key in wanted}
-                kept |= {digest for _, digest in wanted}
+            kept = self._loads.forget_all_but(self.desired.values())
             try:
                 await asyncio.to_thread(self._cache.keep, kept)
             except ServingError as error:  # the change itself is done
@@ -412,16 +363,11 @@ class Changes:
         made = audit_entry(action, model, version, actor, outcome, detail)
         return (await asyncio.to_thread(self._store.append_audit, made)).id
 
-    def _known(self, model: str) -> DesiredModel:
+    def known(self, model: str) -> DesiredModel:
+        """Raises NotFound for a model that has never been loaded, or NotReady where the repository cannot tell."""
         found = self.desired.get(model)
         if found is None:
             if model in self.scan.models:
                 raise NotFound(f"model {model!r} has never been loaded: load it first")
-            raise self._not_in_repository(model)
+            raise self._loads.not_in_repository(model)
         return found
-
-    def _not_in_repository(self, model: str) -> ServingError:
-        if self.scan.problems and not self.scan.complete:
-            return NotReady(f"model {model[:128]!r} cannot be looked up: {'; '.join(self.scan.problems)}")
-        known = ", ".join(sorted(self.scan.models)[:20]) or "none"
-        return NotFound(f"no model {model[:128]!r} in the repository; it has: {known}")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from gateway.errors import Precondition
 from gateway.messages import ModelOrder, VersionOrder
+from gateway.routing.table import target_version
 from gateway.store.contract import DesiredModel, DesiredVersion
 from runtime.errors import NotFound
 from runtime.repository.layout import version_number
 from runtime.repository.manifest import Manifest
+from runtime.routing.document import RouteError, from_json, to_json
+from runtime.routing.route import Route
 from runtime.types import Artifact
 
 
@@ -74,28 +78,97 @@ def next_versions(
     return tuple(chosen)
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What leads to versions."""
+
+    labels: Mapping[str, int]
+    default_target: str
+    route: str
+
+
+def names_at_load(before: DesiredModel | None, manifest: Manifest, versions: Sequence[int]) -> Names:
+    """The operators' names, or at a model's first load the manifest's. Raises Precondition where they lead nowhere."""
+    if before is not None:
+        labels = {name: v for name, v in before.labels.items() if v in versions}
+        _require_targets(operators_route(before), versions, labels, "the route", "change the route, or load these too")
+        target = before.default_target
+        if target and target_version(target, labels) not in versions:
+            target = ""
+        return Names(labels, target, before.route)
+    labels = {name: v for name, v in manifest.labels.items() if v in versions}
+    target = manifest.default
+    if target and target_version(target, labels) not in versions:
+        raise Precondition(
+            f"model.yaml's default is {target!r}, which means none of the versions to be served "
+            f"({', '.join(map(str, versions))}): change default, labels or versions"
+        )
+    _require_targets(manifest.route, versions, labels, "model.yaml's route", "change route, labels or versions")
+    return Names(labels, target, route_text(manifest.route))
+
+
+def _require_targets(
+    route: Route, versions: Sequence[int], labels: Mapping[str, int], whose: str, what_to_do: str
+) -> None:
+    problems = route.unknown_targets(versions, labels)
+    if problems:
+        raise Precondition(f"{whose} leads to what would not be served ({what_to_do}):\n" + ";\n".join(problems))
+
+
+def operators_route(model: DesiredModel) -> Route:
+    """RouteError where the store holds what is none."""
+    return _read(model.route)
+
+
+@lru_cache(256)
+def _read(text: str) -> Route:
+    return from_json(text) if text else Route()
+
+
+def route_text(route: Route) -> str:
+    """As the store holds it, and as workers are told: "" for the default alone."""
+    return to_json(route) if route != Route() else ""
+
+
+def route_places(model: DesiredModel, version: int) -> list[str]:
+    """Where the operators' route names a version by its number."""
+    return [f"route.{place}" for place, target in operators_route(model).targets() if target == str(version)]
+
+
 def pinned_by_names(model: DesiredModel) -> tuple[int, ...]:
-    """Versions that a label or the default names, as far as they are served."""
+    """Versions that a label, the default or the route names, as far as they are served."""
     served = {version.version for version in model.versions}
-    named = set(model.labels.values())
-    number = version_number(model.default_target)
-    if number is not None:
-        named.add(number)
-    return tuple(sorted(named & served))
+    targets = [model.default_target, *(target for _, target in operators_route(model).targets())]
+    numbers = {number for target in targets if (number := version_number(target)) is not None}
+    return tuple(sorted(served & (numbers | set(model.labels.values()))))
+
+
+def with_route(model: DesiredModel, route: Route) -> DesiredModel:
+    """Raises RouteError, with a problem for each target that the model does not serve."""
+    versions = [version.version for version in model.versions] if model.served else []
+    problems = route.unknown_targets(versions, model.labels)
+    if problems:
+        raise RouteError(f"the route of model {model.name!r}", problems)
+    return replace(model, route=route_text(route))
 
 
 def with_label(model: DesiredModel, label: str, version: int) -> DesiredModel:
     """Raises NotFound unless the version is served."""
-    _require_served(model, version)
+    require_served(model, version)
     return replace(model, labels={**model.labels, label: version})
 
 
 def without_label(model: DesiredModel, label: str) -> DesiredModel:
-    """Raises NotFound, or Precondition while the default names the label."""
+    """Raises NotFound, or Precondition while the default or the route names the label."""
     if label not in model.labels:
         raise NotFound(f"model {model.name!r} has no label {label[:100]!r}; it has {_listed(sorted(model.labels))}")
     if model.default_target == label:
         raise Precondition(f"label {label!r} is the default of model {model.name!r}: set another default first")
+    places = [f"route.{place}" for place, target in operators_route(model).targets() if target == label]
+    if places:
+        raise Precondition(
+            f"label {label!r} of model {model.name!r} is named by {', '.join(places)}: point these elsewhere first"
+        )
     return replace(model, labels={name: version for name, version in model.labels.items() if name != label})
 
 
@@ -103,18 +176,19 @@ def with_default(model: DesiredModel, target: str) -> DesiredModel:
     """`target`: a version, a label, or "" for the newest served. Raises NotFound."""
     number = version_number(target)
     if number is not None:
-        _require_served(model, number)
+        require_served(model, number)
     elif target and target not in model.labels:
         raise NotFound(f"model {model.name!r} has no label {target[:100]!r}; it has {_listed(sorted(model.labels))}")
     return replace(model, default_target=target)
 
 
 def without_version(model: DesiredModel, version: int) -> DesiredModel:
-    """Raises NotFound, or Precondition while a label or the default names the version."""
-    _require_served(model, version)
+    """Raises NotFound, or Precondition while a label, the default or the route names the version."""
+    require_served(model, version)
     names = [label for label, named in model.labels.items() if named == version]
     if model.default_target == str(version):
         names.append("the default")
+    names += route_places(model, version)
     if names:
         raise Precondition(
             f"version {version} of model {model.name!r} is named by {', '.join(sorted(names))}: "
@@ -130,8 +204,14 @@ def model_order(
     prepare: Sequence[tuple[DesiredVersion, Candidate]],
     prepare_on: int,
     unavailable: Mapping[int, str],
+    route: Route,
+    *,
+    prepare_on_shadow: bool = False,
 ) -> ModelOrder:
-    """What workers are told. A served version without files is named as unavailable, not ordered."""
+    """What workers are told. A served version without files is named as unavailable, not ordered.
+
+    `route`: the operators', with what a rollout under way makes of it.
+    """
     serve, lacking = [], dict(unavailable)
     if model.served:
         for version in model.versions:
@@ -147,9 +227,11 @@ def model_order(
         serve=tuple(serve),
         prepare=tuple(version_order(version, candidate) for version, candidate in prepare),
         prepare_on=prepare_on,
+        prepare_on_shadow=prepare_on_shadow,
         labels=dict(model.labels),
         default_target=model.default_target,
         unavailable=lacking,
+        route=route_text(route),
     )
 
 
@@ -166,7 +248,8 @@ def version_order(version: DesiredVersion, candidate: Candidate) -> VersionOrder
     )
 
 
-def _require_served(model: DesiredModel, version: int) -> None:
+def require_served(model: DesiredModel, version: int) -> None:
+    """Raises NotFound."""
     served = [v.version for v in model.versions] if model.served else []
     if version not in served:
         raise NotFound(

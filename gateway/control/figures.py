@@ -14,7 +14,7 @@ from gateway.telemetry.measure import Figures
 from runtime.shm.segment import Segment
 from runtime.shm.tally import Tally
 
-CONTROL, SUPERVISOR = "control", "supervisor"
+CONTROL, SUPERVISOR, SHADOW = "control", "supervisor", "shadow"
 
 
 def control_figures(
@@ -25,12 +25,15 @@ def control_figures(
     tally = Tally(Segment.attach(orders.tally_fd, writable=False))
 
     def restarts() -> dict[str, int]:
-        names = (*map(str, range(workers)), CONTROL)
+        names = (*map(str, range(workers)), CONTROL, *((SHADOW,) if orders.config.shadow.enabled else ()))
         return {name: tally.value(index) for index, name in enumerate(names)}
 
     def memory_bytes() -> dict[str, int]:
         pids = {str(worker.index): worker.pid for worker in list(fleet.workers.values())}
         pids |= {CONTROL: os.getpid(), SUPERVISOR: orders.parent_pid}
+        shadow = fleet.shadow
+        if shadow is not None:
+            pids[SHADOW] = shadow.pid
         resident = {name: resident_bytes(pid) for name, pid in sorted(pids.items())}
         return {name: size for name, size in resident.items() if size is not None}
 

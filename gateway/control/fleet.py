@@ -1,4 +1,7 @@
-"""The workers as control sees them: what each holds, and how to tell all of them what they should."""
+"""The workers as control sees them: what each holds, and how to tell all of them what they should.
+
+The process that answers copies is told the same, and is kept apart: nothing that clients wait for waits for it.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from gateway.messages import (
     FROM_WORKER,
     LENGTH,
     Answer,
+    ComparisonReport,
     Desired,
     Hello,
     ModelOrder,
@@ -28,7 +32,15 @@ from gateway.messages import (
     frame_length,
     same_user,
 )
-from gateway.telemetry.events import LOAD_FAILED, WORKER_DIED, WORKER_RESTARTED, EventLog
+from gateway.telemetry.events import (
+    LOAD_FAILED,
+    SHADOW_DIED,
+    SHADOW_LOAD_FAILED,
+    SHADOW_RESTARTED,
+    WORKER_DIED,
+    WORKER_RESTARTED,
+    EventLog,
+)
 from runtime.versions.policy import InstanceKey
 from runtime.versions.state import VersionState
 
@@ -39,11 +51,14 @@ END_SECONDS = 5.0  # for a worker whose link ended to end itself; else only the 
 
 OnReport = Callable[[int, VersionReport], None]
 OnRequest = Callable[[Request], Awaitable[Answer]]
+OnComparison = Callable[[ComparisonReport], None]
 
 
 @dataclass(slots=True)
 class WorkerView:
-    """One connected worker. `told`: failures that the same process reported on a link before this one."""
+    """One connected worker, or the process that answers copies (`is_shadow`). `told`: failures that the same process
+    reported on a link before this one.
+    """
 
     index: int
     pid: int
@@ -55,6 +70,7 @@ class WorkerView:
     settled: bool = False
     listening: bool = False
     draining: bool = False
+    is_shadow: bool = False
 
     @property
     def state(self) -> str:
@@ -85,8 +101,12 @@ class Fleet:
         self._on_report = on_report
         self._on_request = on_request
         self._events = events if events is not None else EventLog()
+        self.on_end: Callable[[], Awaitable[None]] | None = None  # a process has ended without having been told to
         self.workers: dict[int, WorkerView] = {}
+        self.shadow: WorkerView | None = None
+        self.on_comparison: OnComparison | None = None
         self._past: dict[int, WorkerView] = {}  # the last one of each index
+        self._past_shadow: WorkerView | None = None
         self._orders: tuple[ModelOrder, ...] | None = None  # until the first, workers keep what they have
         self._revision = time.time_ns()  # larger than any before a restart of control
         self._holding = True
@@ -100,14 +120,14 @@ class Fleet:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        for worker in self.workers.values():
+        for worker in self._all():
             worker.writer.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def order(self, orders: Iterable[ModelOrder], *, hold: bool = False) -> int:
-        """Tells every worker; those that connect later hear the same. Answers the revision."""
+        """Tells every process; those that connect later hear the same. Answers the revision."""
         self._orders = tuple(orders)
         self._holding = hold
         self._revision += 1
@@ -116,7 +136,7 @@ class Fleet:
             for order in self._orders
             for version in (*order.serve, *order.prepare)
         }
-        for worker in list(self.workers.values()):
+        for worker in self._all():
             worker.forget_failures(ordered)
             self._send(worker, self._desired(self._orders))
         return self._revision
@@ -139,6 +159,14 @@ class Fleet:
 
     def all_at(self, revision: int) -> bool:
         return all(worker.revision >= revision for worker in self.workers.values())
+
+    @property
+    def has_had_shadow(self) -> bool:
+        """Whether a shadow process has ever been there: if it is not now, it will be again."""
+        return self._past_shadow is not None
+
+    def _all(self) -> list[WorkerView]:
+        return [*self.workers.values(), *([self.shadow] if self.shadow is not None else [])]
 
     def _desired(self, orders: tuple[ModelOrder, ...]) -> Desired:
         return Desired(revision=self._revision, models=orders, hold=self._holding)
@@ -167,7 +195,9 @@ class Fleet:
             if worker is not None and not worker.draining:
                 self._start(self._tell_end(worker))
         finally:
-            if worker is not None and self.workers.get(worker.index) is worker:
+            if worker is not None and worker is self.shadow:
+                self.shadow = None
+            elif worker is not None and self.workers.get(worker.index) is worker:
                 del self.workers[worker.index]
             writer.close()
             async with self._changed:
@@ -175,21 +205,7 @@ class Fleet:
 
     def _take(self, worker: WorkerView, message: BaseModel) -> None:
         if isinstance(message, VersionReport):
-            key = InstanceKey(message.model, message.version, message.digest, message.generation)
-            if message.state == VersionState.FAILED.name and key not in worker.failures():
-                self._events.emit(
-                    LOAD_FAILED,
-                    model=message.model,
-                    version=message.version,
-                    digest=message.digest,
-                    worker=worker.index,
-                    error=message.reason,
-                )
-            if message.state == VersionState.UNLOADED.name:
-                worker.reports.pop(key, None)
-            else:
-                worker.reports[key] = message
-            self._on_report(worker.index, message)
+            self._reported(worker, message)
         elif isinstance(message, Progress):
             worker.revision = message.revision
             worker.settled = message.settled
@@ -197,21 +213,57 @@ class Fleet:
             worker.draining = message.draining
         elif isinstance(message, Request):
             self._start(self._answer(worker, message))
+        elif isinstance(message, ComparisonReport) and self.on_comparison is not None:
+            self.on_comparison(message)
+
+    def _reported(self, worker: WorkerView, report: VersionReport) -> None:
+        key = InstanceKey(report.model, report.version, report.digest, report.generation)
+        if report.state == VersionState.FAILED.name and key not in worker.failures():
+            self._tell_failure(worker, report)
+        if report.state == VersionState.UNLOADED.name:
+            worker.reports.pop(key, None)
+        else:
+            worker.reports[key] = report
+        if not worker.is_shadow:
+            self._on_report(worker.index, report)
+
+    def _tell_failure(self, worker: WorkerView, report: VersionReport) -> None:
+        facts: dict[str, str | int] = {
+            "model": report.model,
+            "version": report.version,
+            "digest": report.digest,
+            "error": report.reason,
+        }
+        if worker.is_shadow:
+            self._events.emit(SHADOW_LOAD_FAILED, **facts)
+        else:
+            self._events.emit(LOAD_FAILED, **facts, worker=worker.index)
 
     def _greeted(self, hello: Hello, writer: asyncio.StreamWriter) -> WorkerView:
-        worker = WorkerView(hello.index, hello.pid, hello.transport, writer)
-        past = self._past.get(hello.index)
+        is_shadow = hello.role == "shadow"
+        worker = WorkerView(hello.index, hello.pid, hello.transport, writer, is_shadow=is_shadow)
+        past = self._past_shadow if is_shadow else self._past.get(hello.index)
         if past is not None and past.pid == hello.pid:
             worker.told = past.failures()
+        elif past is not None and is_shadow:
+            self._events.emit(SHADOW_RESTARTED, pid=hello.pid, previous_pid=past.pid)
         elif past is not None:
             self._events.emit(WORKER_RESTARTED, worker=hello.index, pid=hello.pid, previous_pid=past.pid)
-        self.workers[hello.index] = self._past[hello.index] = worker
+        if is_shadow:
+            self.shadow = self._past_shadow = worker
+        else:
+            self.workers[hello.index] = self._past[hello.index] = worker
         return worker
 
     async def _tell_end(self, worker: WorkerView) -> None:
         """A process closes its links before it has ended, and may also lose one and live on."""
         if await ended(worker.pid, END_SECONDS):
-            self._events.emit(WORKER_DIED, worker=worker.index, pid=worker.pid)
+            if worker.is_shadow:
+                self._events.emit(SHADOW_DIED, pid=worker.pid)
+            else:
+                self._events.emit(WORKER_DIED, worker=worker.index, pid=worker.pid)
+            if self.on_end is not None:
+                await self.on_end()
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -225,7 +277,8 @@ class Fleet:
         if worker.writer.is_closing():
             return
         if worker.writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            log.warning("worker %d does not read its orders; its connection is dropped", worker.index)
+            who = "the shadow process" if worker.is_shadow else f"worker {worker.index}"
+            log.warning("%s does not read its orders; its connection is dropped", who)
             worker.writer.close()
             return
         worker.writer.write(frame(message))

@@ -16,19 +16,27 @@ from pathlib import Path
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
+from gateway.control.comparisons import Comparisons
+from gateway.control.crashes import CrashWatch
 from gateway.control.drift_events import announce_drift
 from gateway.control.drift_watch import Change
 from gateway.control.events import Events
 from gateway.control.figures import control_figures
 from gateway.control.fleet import Fleet
 from gateway.control.observation import CLOSING_SECONDS, Observation
+from gateway.control.rollout_checks import Settings
+from gateway.control.rollout_counts import Counters
+from gateway.control.rollout_events import RolloutWatchers
+from gateway.control.rollout_rows import RolloutRows
+from gateway.control.rollout_run import Surroundings
+from gateway.control.rollouts import Rollouts
 from gateway.control.telemetry import TelemetryExport
-from gateway.control.views import index_rows, served_of
+from gateway.control.views import drift_thresholds, index_rows, served_of
 from gateway.control.watching import Watching
 from gateway.control.web import WebServer
 from gateway.errors import status_of
 from gateway.logs import setup_logging
-from gateway.messages import Answer, Request, VersionReport
+from gateway.messages import Answer, ComparisonReport, Request, VersionReport
 from gateway.process import Spawn, receive_orders
 from gateway.store.sql import SqlStore, open_store
 from gateway.telemetry.durations import DurationRecorder
@@ -40,8 +48,10 @@ from gateway.telemetry.resource import detect
 from gateway.telemetry.settings import read_settings
 from gateway.wire.pbtxt import read_config_pbtxt
 from runtime.errors import ServingError
+from runtime.profile.levels import Levels
 from runtime.repository.cache import ArtifactCache, CacheUnwritable
 from runtime.repository.repository import Repository
+from runtime.shadow.ring_map import CopyCounter, map_copy_ring
 from runtime.shm.panes_reader import PaneReader
 from runtime.shm.segment import Segment
 from runtime.shm.series import SeriesReader
@@ -70,7 +80,7 @@ class Control:
             config.models, self._cache, read_config_pbtxt, settle_seconds=config.repository.settle_seconds
         )
         pages = [Segment.attach(fd, writable=False) for fd in orders.page_fds]
-        statistics = StatisticsReader(pages)
+        statistics = StatisticsReader(pages, [Segment.attach(orders.shadow_page_fd, writable=False)])
         series = SeriesReader([Segment.attach(fd, writable=False) for fd in orders.series_fds])
         self._events = Events()
         settings = read_settings(config.telemetry.environment(os.environ))
@@ -85,14 +95,32 @@ class Control:
         listener.setblocking(False)
         self._fleet = Fleet(listener, self._on_report, self._on_request, self._log_events)
         self._changes.fleet = self._fleet
+        self._crashes = CrashWatch(statistics, self._log_events)
+        self._fleet.on_end = self._on_end
+        self._fleet.on_comparison = self._on_comparison
         self._watching = self._watch(orders, store, series, repository)
+        measured = config.statistics
+        rings = [map_copy_ring(Segment.attach(fd, writable=False)) for fd in orders.copy_fds]
+        self._copies = CopyCounter(rings)
+        self._comparisons = Comparisons(
+            store.comparisons,
+            Levels(measured.pane_seconds, measured.windows_seconds),
+            started_seconds=orders.started_at_seconds,
+            drift_window_seconds=measured.drift_window_seconds,
+            copies=self._copies.of_workers,
+        )
+        self._rollouts = self._roll(orders, store, series, statistics)
+        self._changes.rollouts = self._rollouts
         service = AdminService(
             orders, self._changes, self._fleet, store, self._events, statistics, series, self.not_ready_because
         )
+        service.use_comparisons(self._comparisons, lambda: {*self._changes.desired, *self._changes.scan.models})
+        service.use_rollouts(self._rollouts)
         if self._watching is not None:
             service.observe(self._watching)
         self._admin = AdminServer(config, service)
         figures = control_figures(orders, self._changes, self._fleet, self._loads, self._swaps)
+        figures = dataclasses.replace(figures, shadows=self._comparisons.figures, rollouts=self._rollouts.figures)
         if self._watching is not None:
             figures = dataclasses.replace(figures, drift=self._watching.figures)
         self._series = series
@@ -127,6 +155,21 @@ class Control:
             on_changes=self._tell_drift,
         )
 
+    def _roll(self, orders: Spawn, store: SqlStore, series: SeriesReader, statistics: StatisticsReader) -> Rollouts:
+        counters = Counters(series, orders.instance_id, self._comparisons, statistics.crashes)
+        rows = RolloutRows(self._watching.observation, store.panes) if self._watching is not None else None
+        around = Surroundings(
+            store.rollouts,
+            self._changes,
+            counters,
+            self._log_events,
+            RolloutWatchers(),
+            rows,
+            thresholds=functools.partial(drift_thresholds, self._changes),
+        )
+        settings = Settings(shadow=orders.config.shadow.enabled, statistics=orders.config.statistics.enabled)
+        return Rollouts(around, self._changes, store, settings)
+
     def _tell_drift(self, changes: Iterable[Change]) -> None:
         for change in changes:
             announce_drift(self._log_events, change)
@@ -149,31 +192,39 @@ class Control:
         loop.add_signal_handler(signal.SIGTERM, self._ending.set)
         self._export.start(self._measures, follows=self._has_started_before())
         web = asyncio.create_task(self._web.serve(socket.socket(fileno=self._orders.http_fd)))
+        await asyncio.to_thread(self._comparisons.restore)
         await self._fleet.start()
         await self._admin.start(self._orders.admin_address)
         starting = asyncio.create_task(self._start())
         looking = asyncio.create_task(self._look_forever())
         telling = asyncio.create_task(self._tell_forever())
         observing = asyncio.create_task(self._observe_forever())
+        rolling = asyncio.create_task(self._rollouts.run(self._config.rollouts.tick_seconds))
+        comparing = asyncio.create_task(self._compare_forever())
         await self._ending.wait()
         await self._admin.set_serving(serving=False)
         drain = self._config.drain
         if self._failed:
             raise StartFailed
         # Health and admin answer until the last worker has drained.
-        await self._fleet.until(lambda: not self._fleet.workers, drain.delay_seconds + drain.grace_seconds + 10)
-        for task in (starting, looking, telling, observing):
+        await self._fleet.until(self._all_ended, drain.delay_seconds + drain.grace_seconds + 10)
+        for task in (starting, looking, telling, observing, comparing, rolling):
             task.cancel()
         self._web.stop()
         await self._admin.stop()
-        await asyncio.gather(web, starting, looking, telling, observing, return_exceptions=True)
+        await asyncio.gather(web, starting, looking, telling, observing, rolling, comparing, return_exceptions=True)
+        await self._rollouts.close()
         await self._fleet.stop()
         if self._watching is not None:  # the workers have ended: what they have left is there now
             await asyncio.to_thread(self._watching.tick, time.time(), also_open=True)
+        await self._store_comparisons()
         self._refusals.tell(self._series.totals(), time.monotonic(), self._log_events, is_last=True)
         self._changes.refusals.tell(time.monotonic(), is_last=True)
         await asyncio.to_thread(self._export.stop)
         self._cache.close()
+
+    def _all_ended(self) -> bool:
+        return not self._fleet.workers and self._fleet.shadow is None
 
     async def _start(self) -> None:
         try:
@@ -181,7 +232,9 @@ class Control:
             self._all_have_listened = not first
             if not first:
                 self._log_events.emit(CONTROL_RESTARTED, pid=os.getpid())
+            await self._rollouts.restore()  # before workers are told anything: their traffic stays as it was
             await self._changes.start(load_new=first, workers=len(self._orders.page_fds))
+            await self._rollouts.start_up()
             self._remember_start()
             self._started = True
             served = [model.name for model in self._changes.desired.values() if model.served]
@@ -236,6 +289,7 @@ class Control:
                 totals = await asyncio.to_thread(self._series.totals)
                 self._refusals.tell(totals, time.monotonic(), self._log_events)
                 self._changes.refusals.tell(time.monotonic())
+                self._crashes.look()
                 self._export.tell_losses()
             except Exception:
                 log.exception("refusals and losses could not be summed up; the next summary follows")
@@ -259,11 +313,36 @@ class Control:
             except Exception:
                 log.exception("what was seen could not be gathered; it is the next time")
 
+    async def _compare_forever(self) -> None:
+        """What came of shadows goes into panes and the store, once a pane."""
+        seconds = self._config.statistics.pane_seconds
+        while True:
+            now = time.time()
+            await asyncio.sleep(seconds - now % seconds)
+            await self._store_comparisons()
+
+    async def _store_comparisons(self) -> None:
+        try:
+            await asyncio.to_thread(self._comparisons.tick, time.time())
+        except Exception:
+            log.exception("comparisons of shadows could not be stored; they are the next time")
+
     async def _look_for_drift(self, watching: Watching) -> None:
         try:
             await asyncio.to_thread(watching.look, time.time())
         except Exception:
             log.exception("drift could not be looked for; the next look follows")
+
+    async def _on_end(self) -> None:
+        self._rollouts.look_now()
+        if await self._crashes.after_end():
+            self._rollouts.look_now()
+
+    def _on_comparison(self, report: ComparisonReport) -> None:
+        try:
+            self._comparisons.take(report)
+        except Exception:
+            log.exception("what shadows answered could not be taken in; the next report follows")
 
     def _on_report(self, worker: int, report: VersionReport) -> None:
         self._events.publish(worker, report)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.config import Statistics
@@ -79,6 +79,8 @@ class Observation:
         self._collected = store.load_collected()
         self._merged: dict[str, int] = {}  # slots' serials that are in the windows here, stored or not
         self._complaints: Throttle[str] = Throttle("others")
+        self.on_pane: Callable[[VersionKey, float, Summary], None] = lambda _key, _began_seconds, _pane: None
+        """Told of each pane that is added, once, under the lock: whose, when it began, and what is in it, on loan."""
 
     def epoch(self, now_seconds: float) -> int:
         return int(now_seconds // self.settings.pane_seconds)
@@ -190,6 +192,7 @@ class Observation:
                 log.warning("%d rows of %s/%d are left out: %s", pane.rows, slot.model, slot.version, error)
             return
         observed.windows.add(pane.first_unix_ns / 1e9, pane.last_unix_ns / 1e9, summary, now_seconds)
+        self.on_pane(observed.key, pane.first_unix_ns / 1e9, summary)
         collected.fresh.setdefault(observed.key, []).append(summary)
         collected.rows += summary.rows
 

@@ -1,7 +1,8 @@
 """Phase one of a load: workers try new versions beside the old, one worker first, then the others.
 
 One worker goes first so that a model that breaks its process takes no other with it, and so that a machine's cores are
-not all busy loading at once. Nothing is routed to a version that is only prepared.
+not all busy loading at once. A rollout's candidate goes to the shadow process before, where there is one: if it breaks
+that, no client notices. Nothing is routed to a version that is only prepared.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from gateway.control.desired import Candidate
 from gateway.control.fleet import Fleet, WorkerView
+from gateway.messages import VersionReport
 from gateway.store.contract import DesiredVersion
 from runtime.errors import LoadError, NotReady
 from runtime.versions.policy import InstanceKey
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 
 LOAD_SECONDS = 600.0  # for a worker to load and warm up
 ALL_WORKERS = -1
+NO_WORKER = -2
+SHADOW_SECONDS = 5.0  # for a shadow process that was there before to be there again
 TRIES = 2  # a worker may end for reasons of its own while it loads; twice in a row is the version's doing
 
 New = Sequence[tuple[DesiredVersion, Candidate]]
@@ -37,10 +41,11 @@ class VersionFailed(LoadError):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What one model's workers are to prepare. `worker`: only this one, or ALL_WORKERS."""
+    """What is to be prepared of one model. `worker`: by only this one, ALL_WORKERS or NO_WORKER."""
 
     new: New
     worker: int
+    on_shadow: bool = False
 
 
 class Preparations:
@@ -51,10 +56,15 @@ class Preparations:
         self._broadcast = broadcast
         self.trials: dict[str, Trial] = {}
 
-    async def run(self, model: str, new: New) -> None:
+    async def run(self, model: str, new: New, *, shadow_first: bool = False) -> None:
         """Returns when every worker has the versions available. Raises LoadError or NotReady."""
         for attempt in range(1, TRIES + 1):
-            lost = await self._stage(model, new, first_only=True) or await self._stage(model, new, first_only=False)
+            lost = await self._on_shadow(model, new) if shadow_first else ""
+            lost = (
+                lost
+                or await self._stage(model, new, first_only=True, on_shadow=shadow_first)
+                or await self._stage(model, new, first_only=False, on_shadow=shadow_first)
+            )
             if not lost:
                 return
             numbers = ", ".join(str(version.version) for version, _ in new)
@@ -68,15 +78,45 @@ class Preparations:
         """Forgets a model's trial; True if there was one."""
         return self.trials.pop(model, None) is not None
 
-    async def _stage(self, model: str, new: New, *, first_only: bool) -> str:
+    async def _on_shadow(self, model: str, new: New) -> str:
+        """Answers "the shadow process" if it ended meanwhile, "" if it did not, or is not there."""
+        fleet = self._fleet()
+        if fleet.has_had_shadow:
+            await fleet.until(lambda: fleet.shadow is not None, SHADOW_SECONDS)
+        if fleet.shadow is None:
+            return ""
+        pid = fleet.shadow.pid
+        self.trials[model] = Trial(new, NO_WORKER, on_shadow=True)
+        self._broadcast()
+        keys = _keys(model, new)
+
+        def lost() -> bool:
+            return fleet.shadow is None or fleet.shadow.pid != pid
+
+        def decided() -> bool:
+            if lost() or fleet.shadow is None:
+                return True
+            states = [_state(fleet.shadow, key) for key in keys]
+            return VersionState.FAILED.name in states or all(state == VersionState.AVAILABLE.name for state in states)
+
+        in_time = await fleet.until(decided, LOAD_SECONDS)
+        if fleet.shadow is None or lost():
+            return "the shadow process"
+        if not in_time:  # it has only what cores the workers leave it; they decide
+            log.warning("the shadow process did not load a version of %s within %g s", model, LOAD_SECONDS)
+        for key in keys:
+            _raise_failure(key, fleet.shadow.reports.get(key))
+        return ""
+
+    async def _stage(self, model: str, new: New, *, first_only: bool, on_shadow: bool) -> str:
         """Answers the worker that ended meanwhile, "" if none did."""
         fleet = self._fleet()
         await fleet.until(lambda: bool(fleet.workers), LOAD_SECONDS)
         worker = min(fleet.workers, default=ALL_WORKERS) if first_only else ALL_WORKERS
-        self.trials[model] = Trial(new, worker)
+        self.trials[model] = Trial(new, worker, on_shadow)
         revision = self._broadcast()
         pids = {index: view.pid for index, view in fleet.workers.items() if worker in (ALL_WORKERS, index)}
-        keys = [InstanceKey(model, version.version, version.digest, version.generation) for version, _ in new]
+        keys = _keys(model, new)
 
         def lost() -> list[int]:
             return [i for i, pid in pids.items() if i not in fleet.workers or fleet.workers[i].pid != pid]
@@ -94,14 +134,22 @@ class Preparations:
         in_time = await fleet.until(decided, LOAD_SECONDS)
         for key in keys:
             for report in fleet.reports_of(key).values():
-                if report.state == VersionState.FAILED.name:
-                    message = f"version {key.version} of model {model!r} cannot be served: {report.reason}"
-                    raise VersionFailed(message, key.version, report.reason)
+                _raise_failure(key, report)
         if lost():
             return f"worker {lost()[0]}"
         if not in_time:
             raise NotReady(f"model {model!r} was not loaded within {LOAD_SECONDS:g} s; nothing has changed")
         return ""
+
+
+def _keys(model: str, new: New) -> list[InstanceKey]:
+    return [InstanceKey(model, version.version, version.digest, version.generation) for version, _ in new]
+
+
+def _raise_failure(key: InstanceKey, report: VersionReport | None) -> None:
+    if report is not None and report.state == VersionState.FAILED.name:
+        message = f"version {key.version} of model {key.model!r} cannot be served: {report.reason}"
+        raise VersionFailed(message, key.version, report.reason)
 
 
 def _state(view: WorkerView, key: InstanceKey) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.control.changes import Changes
@@ -161,3 +161,9 @@ def served_of(changes: Changes, key: VersionKey) -> Served | None:
     target = model.default_target
     default = target_version(target, model.labels) if target else max(v.version for v in model.versions)
     return Served(manifest_of(dict(version.settings), key.model).drift, version.version == default)
+
+
+def drift_thresholds(changes: Changes, key: VersionKey) -> Mapping[str, float]:
+    """Of a version's drift settings; the defaults where it is not served."""
+    served = served_of(changes, key)
+    return {str(name): bound for name, bound in served.settings.thresholds.items()} if served is not None else {}

@@ -130,6 +130,10 @@ class Watching:
         self._watched: dict[VersionKey, _Watched] = {}
         self._warm = False
 
+    @property
+    def observation(self) -> Observation:
+        return self._observation
+
     def begin_pane(self, now_seconds: float) -> None:
         self._observation.begin_pane(now_seconds)
 

@@ -4,6 +4,7 @@
     └── StoreError             the store failed in a way that has no name yet
         ├── StoreUnavailable   the store cannot be read or written now: directory, disk, permissions, lock, closed
         ├── StoreConflict      the model's revision is not the expected one; read it again, then decide again
+        ├── RolloutConflict    the model has a rollout already that has not ended
         ├── StoreCorrupt       what the store finds on disk is not what a store wrote
         └── StoreVersionError  a newer driftgate wrote the store; this one would misread it
 
@@ -47,6 +48,19 @@ class StoreConflict(StoreError):
         self.model = model
         self.expected_revision = expected_revision
         self.found_revision = found_revision
+
+
+class RolloutConflict(StoreError):
+    """`rollout_id`: of the one that is under way."""
+
+    reason = "ROLLOUT_CONFLICT"
+
+    def __init__(self, model: str, rollout_id: int) -> None:
+        super().__init__(
+            f"rollout {rollout_id} of model {model!r} is under way, and a model has one at a time: "
+            "wait for its end, or abort it"
+        )
+        self.rollout_id = rollout_id
 
 
 class StoreCorrupt(StoreError):

@@ -172,6 +172,7 @@ def create_routes_rollouts_and_comparisons(connection: Connection) -> None:
         Column("shadow_digest", Text, primary_key=True),
         Column("length_seconds", BigInteger, primary_key=True, autoincrement=False),
         Column("end_seconds", BigInteger, primary_key=True, autoincrement=False),
+        Column("rows", BigInteger, nullable=False),
         Column("data", LargeBinary, nullable=False),
     )
     Index("comparison_by_end", comparison.c.end_seconds)

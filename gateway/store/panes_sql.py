@@ -80,9 +80,9 @@ class SqlPaneStore:
         slots = [{"slot": slot} for slot in chain(tick.forgotten, tick.collected)]
         oldest = tick.now_seconds - tick.retain_seconds
         with self._database.writing() as connection:
-            _replace(connection, pane_table, PANE_KEY, gone, put)
-            _replace(connection, drift_table, VERSION, drift, drift)
-            _replace(connection, collected_table, ("slot",), slots, collected)
+            replace_rows(connection, pane_table, PANE_KEY, gone, put)
+            replace_rows(connection, drift_table, VERSION, drift, drift)
+            replace_rows(connection, collected_table, ("slot",), slots, collected)
             connection.execute(delete(pane_table).where(pane_table.c.end_seconds < oldest))
             connection.execute(delete(drift_table).where(drift_table.c.saved_seconds < oldest))
 
@@ -152,7 +152,7 @@ class SqlPaneStore:
         with self._database.writing() as connection:
             record = append(connection, audit)
             values["set_at_us"] = (record.time - EPOCH) // MICROSECOND
-            _replace(connection, reference_table, VERSION, [values], [values])
+            replace_rows(connection, reference_table, VERSION, [values], [values])
             if (connection.scalar(select(func.count()).select_from(reference_table)) or 0) > MAX_REFERENCES:
                 raise InvalidRequest(
                     f"expected {MAX_REFERENCES} versions with a reference or fewer; "
@@ -170,7 +170,7 @@ def _is(where: TableClause, version: VersionKey) -> ColumnElement[bool]:
     return and_(*(where.c[name] == value for name, value in _version_values(version).items()))
 
 
-def _replace(
+def replace_rows(
     connection: Connection,
     where: TableClause,
     key: tuple[str, ...],

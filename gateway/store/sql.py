@@ -1,7 +1,7 @@
 """Desired state and audit in a SQL database.
 
-Statements here and in `panes_sql` are SQLAlchemy Core without any dialect's own SQL; what only SQLite needs is in
-`database`, and in the triggers of `migrations`.
+Statements here, in `panes_sql` and in `rollouts_sql` are SQLAlchemy Core without any dialect's own SQL; what only
+SQLite needs is in `database`, and in the triggers of `migrations`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from gateway.store.audit import append, audit_table, record_of
+from gateway.store.comparisons import ComparisonStore
+from gateway.store.comparisons_sql import SqlComparisonStore
 from gateway.store.contract import (
     MAX_INT64,
     AuditEntry,
@@ -41,6 +43,8 @@ from gateway.store.contract import (
 from gateway.store.database import DEFAULT_LOCK_TIMEOUT_SECONDS, Database, damage_mapped
 from gateway.store.panes import PaneStore
 from gateway.store.panes_sql import SqlPaneStore
+from gateway.store.rollouts import RolloutStore
+from gateway.store.rollouts_sql import SqlRolloutStore
 
 desired_model = table(
     "desired_model",
@@ -68,10 +72,14 @@ def open_store(
 
 class SqlStore:
     def __init__(self, database: Database) -> None:
-        """`database` is owned from here on, also on behalf of `panes`."""
+        """`database` is owned from here on, also on behalf of `panes` and `rollouts`."""
         self._database = database
         self.panes: PaneStore = SqlPaneStore(database)
         """What was measured, in the same file; closed with this store."""
+        self.rollouts: RolloutStore = SqlRolloutStore(database)
+        """Rollouts and what was decided, likewise."""
+        self.comparisons: ComparisonStore = SqlComparisonStore(database)
+        """How shadows' answers differ, likewise."""
 
     def __repr__(self) -> str:
         return f"SqlStore({self._database.state})"

@@ -12,11 +12,17 @@ from dataclasses import replace
 from gateway.process import ENVIRONMENT, Spawn
 from gateway.supervisor.log_relay import LogRelay
 from gateway.supervisor.restart import History
+from runtime.shm.segment import Segment
 
 
 class Child:
-    def __init__(self, name: str, module: str, environment: Mapping[str, str] | None = None) -> None:
+    """`page`: where it marks which versions' code it is in, if it runs any."""
+
+    def __init__(
+        self, name: str, module: str, environment: Mapping[str, str] | None = None, page: Segment | None = None
+    ) -> None:
         self.name = name
+        self.page = page
         self._module = module
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None

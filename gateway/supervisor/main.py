@@ -20,14 +20,17 @@ from pathlib import Path
 
 from gateway.config import Config
 from gateway.logs import line_style, setup_logging
-from gateway.process import CONTROL_ENVIRONMENT, WORKER_ENVIRONMENT, Ending, Spawn
+from gateway.process import CONTROL_ENVIRONMENT, SHADOW_ENVIRONMENT, WORKER_ENVIRONMENT, Ending, Spawn
+from gateway.supervisor.cause import OutOfMemory, by_itself
 from gateway.supervisor.child import Child
 from gateway.supervisor.log_relay import LogRelay, fill_standard_streams
 from gateway.supervisor.ports import Held, PortError, hold, listen, private_listener
-from gateway.supervisor.restart import GiveUp, after_end
+from gateway.supervisor.restart import GiveUp, Restart, after_end
 from gateway.telemetry.fates import COUNTS
 from gateway.telemetry.settings import TelemetrySettings, read_settings
 from gateway.telemetry.variables import TelemetrySettingsError
+from runtime.shadow.ring_layout import create_copy_ring
+from runtime.shm.crashes import Crash, note_crashes
 from runtime.shm.panes_layout import create_arena, create_pane_control
 from runtime.shm.ring_layout import create_ring
 from runtime.shm.segment import Segment
@@ -58,18 +61,26 @@ class Supervisor:
         self.admin = hold("admin", config.admin)
         self._link: Held = private_listener()
         self._pages = [create_page(f"driftgate-statistics-{index}") for index in range(self._count)]
+        self._shadow_page = create_page("driftgate-statistics-shadow")
         self._series = [create_series_page(f"driftgate-series-{index}") for index in range(self._count)]
         records = max(telemetry.spans.max_queue_size or config.telemetry.ring_records, FEWEST_RECORDS)
         self._rings = [create_ring(f"driftgate-records-{index}", records) for index in range(self._count)]
         room = config.statistics.max_bytes_per_worker
         self._arenas = [create_arena(f"driftgate-panes-{index}", room) for index in range(self._count)]
         self._pane_control = create_pane_control("driftgate-pane-control", self._count)
+        room = config.shadow.queue_bytes_per_worker
+        self._copies = [create_copy_ring(f"driftgate-copies-{index}", room) for index in range(self._count)]
         self._export_segment = create_tally("driftgate-exported", COUNTS)
         self._instance_id = str(uuid.uuid4())
-        self._tally_segment: Segment = create_tally("driftgate-restarts", self._count + 1)
+        self._tally_segment: Segment = create_tally("driftgate-restarts", self._count + 2)
         self._tally = Tally(self._tally_segment)
         self._control = Child("control", "gateway.control", CONTROL_ENVIRONMENT)
-        self._workers = [Child(f"worker {index}", "gateway.worker", WORKER_ENVIRONMENT) for index in range(self._count)]
+        self._workers = [
+            Child(f"worker {index}", "gateway.worker", WORKER_ENVIRONMENT, page)
+            for index, page in enumerate(self._pages)
+        ]
+        self._shadow = Child("shadow", "gateway.shadow", SHADOW_ENVIRONMENT, self._shadow_page)
+        self._out_of_memory = OutOfMemory()
         self._selector = selectors.DefaultSelector()
         self._ending = Ending()
         self._failed = ""
@@ -78,7 +89,7 @@ class Supervisor:
         """0 after a clean end; 1 if a child could not be kept alive, or had to be killed."""
         self._watch_signals()
         endpoints = self._publish_endpoints()
-        for child in (self._control, *self._workers):
+        for child in self._children():
             self._start(child)
         log.info(
             "driftgate %s: gRPC %s, HTTP %s, admin %s, %d workers, state in %s",
@@ -105,7 +116,8 @@ class Supervisor:
         return file
 
     def _children(self) -> list[Child]:
-        return [self._control, *self._workers]
+        shadow = [self._shadow] if self._config.shadow.enabled else []
+        return [self._control, *self._workers, *shadow]
 
     def _start(self, child: Child) -> None:
         index = self._workers.index(child) if child in self._workers else -1
@@ -115,9 +127,11 @@ class Supervisor:
             parent_pid=os.getpid(),
             link_address=self._link.address,
             page_fds=tuple(page.fd for page in self._pages),
+            shadow_page_fd=self._shadow_page.fd,
             series_fds=tuple(page.fd for page in self._series),
             ring_fds=tuple(ring.fd for ring in self._rings),
             arena_fds=tuple(arena.fd for arena in self._arenas),
+            copy_fds=tuple(ring.fd for ring in self._copies),
             pane_control_fd=self._pane_control.fd,
             export_fd=self._export_segment.fd,
             tally_fd=self._tally_segment.fd,
@@ -133,9 +147,11 @@ class Supervisor:
         fds = [*orders.page_fds, orders.tally_fd, orders.pane_control_fd]
         if child is self._control:
             fds += [orders.listener_fd, orders.http_fd, *orders.series_fds, *orders.ring_fds, orders.export_fd]
-            fds += orders.arena_fds
+            fds += [*orders.arena_fds, *orders.copy_fds, orders.shadow_page_fd]
+        elif child is self._shadow:
+            fds = [*orders.copy_fds, orders.shadow_page_fd]
         else:
-            fds += [orders.series_fds[index], orders.ring_fds[index], orders.arena_fds[index]]
+            fds += [orders.series_fds[index], orders.ring_fds[index], orders.arena_fds[index], orders.copy_fds[index]]
         try:
             child.start(orders, fds, time.monotonic(), self._relay)
         except OSError as error:
@@ -157,21 +173,39 @@ class Supervisor:
         self._selector.unregister(child.pidfd)
         pid = child.pid
         status = child.reap()
+        crashes = [] if self._ending.requested else self._note_crashes(child, status)
         self._relay.ended(child.name)  # its last words come before the word of its end
         if self._ending.requested:
             return
+        for crash in crashes:
+            log.error("%s (pid %d) died in %s/%d", child.name, pid, crash.model, crash.version)
         restart = self._config.restart
         child.history, decision = after_end(
             child.history, time.monotonic(), status, restart.initial_seconds, restart.max_seconds
         )
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        if isinstance(decision, GiveUp) and child is self._shadow:  # clients are answered all the same
+            decision = Restart(time.monotonic() + restart.max_seconds)
         if isinstance(decision, GiveUp):
             self._failed = f"{child.name} cannot be kept alive: {decision.reason}"
             log.error("%s (pid %d) %s; %s", child.name, pid, how, self._failed)
             return
-        self._tally.add(self._count if child is self._control else self._workers.index(child))
+        self._tally.add([*self._workers, self._control, self._shadow].index(child))
         child.restart_at = decision.at
         log.warning("%s (pid %d) %s; starting it again in %.2f s", child.name, pid, how, decision.at - time.monotonic())
+
+    def _note_crashes(self, child: Child, status: int) -> list[Crash]:
+        """What the child was in when it died of it. Never fails: a page that cannot be read ends no supervisor."""
+        killed_for_memory = self._out_of_memory.grew()
+        if child.page is None:
+            return []
+        own_doing = by_itself(status, out_of_memory=killed_for_memory)
+        try:
+            crashes = note_crashes(child.page, count=own_doing)
+        except Exception:
+            log.exception("what %s was in when it ended cannot be read", child.name)
+            return []
+        return crashes if own_doing else []
 
     def _until_next_restart(self) -> float | None:
         times = [child.restart_at for child in self._children() if child.restart_at is not None]

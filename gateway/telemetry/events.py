@@ -54,6 +54,10 @@ FIELDS: dict[str, Attribute] = {
     "target_before": Attribute("driftgate.route.previous.default_target", "string", (EVENT,), "The same, before."),
     "labels": Attribute("driftgate.route.labels", "string[]", (EVENT,), "The labels, as stable=2; absent: none."),
     "labels_before": Attribute("driftgate.route.previous.labels", "string[]", (EVENT,), "The same, before."),
+    "route": Attribute(
+        "driftgate.route.document", "string", (EVENT,), "The operators' route as JSON; {}: none, the default alone."
+    ),
+    "route_before": Attribute("driftgate.route.previous.document", "string", (EVENT,), "The same, before."),
     "error": Attribute("driftgate.error.message", "string", (EVENT,), "What was wrong."),
     "count": Attribute("driftgate.event.count", "int", (EVENT,), "How many the event stands for."),
     "window": Attribute("driftgate.event.window", "double", (EVENT,), "Seconds in which these came."),
@@ -72,6 +76,22 @@ FIELDS: dict[str, Attribute] = {
         "driftgate.drift.reference", "string", (EVENT,), "Digest of the reference; of service: the time before."
     ),
     "verdict": Attribute("driftgate.drift.verdict", "string", (EVENT,), "All of it in a sentence."),
+    "rollout": Attribute("driftgate.rollout.id", "int", (EVENT,), "The rollout's number."),
+    "baseline": Attribute("driftgate.rollout.baseline", "int", (EVENT,), "The version it is compared with."),
+    "phase": _conventional["driftgate.rollout.phase"],
+    "phase_before": Attribute("driftgate.rollout.previous.phase", "string", (EVENT,), "The same, before."),
+    "step": Attribute("driftgate.rollout.step", "int", (EVENT,), "The step, from 1; absent: before the first."),
+    "step_before": Attribute("driftgate.rollout.previous.step", "int", (EVENT,), "The same, before."),
+    "weight": Attribute("driftgate.rollout.weight", "double", (EVENT,), "The candidate's share of requests, 0..1."),
+    "copies": Attribute("driftgate.rollout.copies", "double", (EVENT,), "The share that is copied to it, 0..1."),
+    "reason": Attribute("driftgate.rollout.reason", "string", (EVENT,), "What was decided, and why, in a sentence."),
+    "readings": Attribute(
+        "driftgate.rollout.readings", "string[]", (EVENT,), "What the gates say; where it ends by some, those alone."
+    ),
+    "evidence": Attribute(
+        "driftgate.rollout.evidence", "string", (EVENT,),
+        "JSON: counts of both versions in the step, and by gate evidence for harm and for safety, of what is needed.",
+    ),
     "signal": Attribute(
         "driftgate.telemetry.signal", "string", (EVENT,),
         "What was dropped: spans, metrics (data points), logs (log records), access_log (lines).",
@@ -110,9 +130,13 @@ VERSION_SWAPPED = EventKind(
 )  # fmt: skip
 ROUTE_CHANGED = EventKind(
     "driftgate.route.changed", logging.INFO,
-    "A change of the labels, or of what the default is set to.",
-    "{model!r} has the labels {labels} (before: {labels_before}) and the default {target} (before: {target_before})",
-    ("model", "labels", "labels_before", "target", "target_before", "action", "actor", "audit", "seconds"),
+    "A change of the labels, of what the default is set to, or of the operators' route.",
+    "{model!r} has the labels {labels} (before: {labels_before}), the default {target} (before: {target_before}) and "
+    "the route {route} (before: {route_before})",
+    (
+        "model", "labels", "labels_before", "target", "target_before", "route", "route_before", "action", "actor",
+        "audit", "seconds",
+    ),
     logged=False,
 )  # fmt: skip
 CHANGE_REFUSED = EventKind(
@@ -138,6 +162,30 @@ WORKER_DIED = EventKind(
     "A worker ended without having been told to; it is started again.",
     "worker {worker} (pid {pid}) ended unexpectedly",
     ("worker", "pid"), logged=False,
+)  # fmt: skip
+SHADOW_DIED = EventKind(
+    "driftgate.shadow.died", logging.ERROR,
+    "The process that answers copies ended without having been told to; it is started again. Clients notice nothing.",
+    "the shadow process (pid {pid}) ended unexpectedly",
+    ("pid",), logged=False,
+)  # fmt: skip
+SHADOW_RESTARTED = EventKind(
+    "driftgate.shadow.restarted", logging.INFO,
+    "The process that answers copies is there again.",
+    "the shadow process is there again: pid {pid} after {previous_pid}",
+    ("pid", "previous_pid"),
+)  # fmt: skip
+SHADOW_LOAD_FAILED = EventKind(
+    "driftgate.shadow.load_failed", logging.ERROR,
+    "The process that answers copies could not load a version.",
+    "the shadow process cannot load version {version} of {model!r}: {error}",
+    ("model", "version", "digest", "error"), logged=False,
+)  # fmt: skip
+VERSION_CRASHED = EventKind(
+    "driftgate.version.crashed", logging.ERROR,
+    "A process died in a run, a load or a warm-up of a version; where of several at once, each is named.",
+    "version {version} of {model!r} was being run or loaded by {count} processes that died of it",
+    ("model", "version", "count"),
 )  # fmt: skip
 WORKER_RESTARTED = EventKind(
     "driftgate.worker.restarted", logging.INFO,
@@ -187,6 +235,16 @@ DRIFT_CLEARED = EventKind(
     _OF_DRIFT,
 )  # fmt: skip
 
+ROLLOUT_DECIDED = EventKind(
+    "driftgate.rollout.decided", logging.INFO,
+    "A rollout has moved: to its next step, on hold, live, or back. Of a rollback the severity is WARN.",
+    "rollout {rollout} of {model!r} ({baseline} → {version}), {phase_before} → {phase}: {reason}",
+    (
+        "model", "version", "digest", "rollout", "baseline", "phase", "phase_before", "step", "step_before", "weight",
+        "copies", "reason", "readings", "evidence", "actor", "audit",
+    ),
+)  # fmt: skip
+
 CATALOGUE: tuple[EventKind, ...] = (
     VERSION_LOADED,
     VERSION_SWAPPED,
@@ -195,13 +253,18 @@ CATALOGUE: tuple[EventKind, ...] = (
     CHANGES_REFUSED,
     LOAD_FAILED,
     WORKER_DIED,
+    VERSION_CRASHED,
     WORKER_RESTARTED,
+    SHADOW_DIED,
+    SHADOW_RESTARTED,
+    SHADOW_LOAD_FAILED,
     CONTROL_RESTARTED,
     REQUESTS_REFUSED,
     REPOSITORY_PROBLEM,
     TELEMETRY_DROPPED,
     DRIFT_DETECTED,
     DRIFT_CLEARED,
+    ROLLOUT_DECIDED,
 )
 
 

@@ -10,12 +10,15 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from gateway.telemetry.conventions import CODES, SERVER_ERRORS
 from gateway.telemetry.drift_measures import DRIFT, VersionDrift
 from gateway.telemetry.durations import OVERFLOW as OVERFLOW_MODEL
 from gateway.telemetry.durations import DurationRecorder
 from gateway.telemetry.instruments import Instrument, MetricsInvalid, instruments
+from gateway.telemetry.rollout_measures import ROLLOUTS, RolloutFigures
+from gateway.telemetry.shadow_measures import SHADOW, PairFigures
 from gateway.telemetry.signed import SignedDistribution
 from gateway.telemetry.snapshot import Attributes, AttributeValue, Distribution, Measurement, Point, Snapshot
 from runtime.shm.series import OVERFLOWS, Series, SeriesKey, SeriesReader
@@ -26,6 +29,7 @@ NS = 1e-9  # s
 OVERFLOWED: Attributes = (("otel.metric.overflow", True),)
 SIGNALS = ("span", "metric_data_point", "log")
 
+T = TypeVar("T")
 SeriesValue = int | float | Distribution
 Value = SeriesValue | SignedDistribution
 
@@ -79,6 +83,8 @@ class Figures:
     exporters: Callable[[], Sequence[ExporterFigures]] = tuple
     access_log_dropped: Callable[[], int] = int
     drift: Callable[[], Sequence[VersionDrift]] = tuple
+    rollouts: Callable[[], Sequence[RolloutFigures]] = tuple
+    shadows: Callable[[], Sequence[PairFigures]] = tuple
 
 
 class Measures:
@@ -142,7 +148,11 @@ class Measures:
             "durations.swap": _own(lambda: _durations(figures.swaps)),
         }
         for name, read_drift in DRIFT.items():
-            sources[f"drift.{name}"] = _own(functools.partial(_drift, figures.drift, read_drift))
+            sources[f"drift.{name}"] = _own(functools.partial(_each, figures.drift, read_drift))
+        for name, read_rollout in ROLLOUTS.items():
+            sources[f"rollouts.{name}"] = _own(functools.partial(_each, figures.rollouts, read_rollout))
+        for name, read_shadow in SHADOW.items():
+            sources[f"shadow.{name}"] = _own(functools.partial(_each, figures.shadows, read_shadow))
         for signal in SIGNALS:
             for name, read_exporter in EXPORTER.items():
                 sources[f"exporters.{signal}.{name}"] = _shared(
@@ -224,11 +234,9 @@ def _components(
                 yield (name, each.component_type, error or None), value
 
 
-def _drift(
-    figures: Callable[[], Sequence[VersionDrift]], read: Callable[[VersionDrift], Iterable[Row]]
-) -> Iterable[Row]:
-    for version in figures():
-        yield from read(version)
+def _each(figures: Callable[[], Sequence[T]], read: Callable[[T], Iterable[Row]]) -> Iterable[Row]:
+    for each in figures():
+        yield from read(each)
 
 
 def _point(instrument: Instrument, values: Attributed, value: Value, start_unix_ns: int = 0) -> Point:

@@ -5,12 +5,17 @@ has been decoded and checked, its layout is remembered: every byte of the messag
 `raw_input_contents`. A later message of the same length whose other bytes are equal, byte for byte, parses to the same
 fields, so its values can be taken from their places without parsing or checking again. Anything else, however little
 it differs, goes through the decoder.
+
+Where the route table alone says which version answers, the layout remembers that too. Where the model's route decides,
+request by request, it remembers the junction and what was made of the message for each version so far.
 """
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from gateway.routing.router import Parameters
+from gateway.routing.table import Junction, Way
 from runtime.batching.request import Request
 
 T = TypeVar("T")
@@ -23,19 +28,32 @@ MAX_LAYOUTS_PER_KEY = 4
 MAX_KEYS = 256
 
 
+class Form(NamedTuple):
+    """What a version's decoder makes of the bytes that are fixed: all of a Request but its id and values."""
+
+    shapes: list[tuple[int, ...]]
+    outputs: tuple[int, ...]
+    rows: int
+    key: Any
+
+
 class Layout(Generic[T]):
-    """One remembered message. `fixed`: (where, bytes) that must be equal; `raws`: (from, to) of each input's values."""
+    """One remembered message. `fixed`: (where, bytes) that must be equal; `raws`: (from, to) of each input's values.
+
+    `target`: which version answers, or, where `junction` decides, the one that it was learned from. `parameters`: what
+    the junction decides by.
+    """
 
     __slots__ = (
         "_first",
         "_fixed",
+        "_form",
+        "_forms",
         "_id",
-        "_key",
-        "_outputs",
         "_raws",
         "_routing",
-        "_rows",
-        "_shapes",
+        "junction",
+        "parameters",
         "target",
         "timeout_seconds",
     )
@@ -53,13 +71,13 @@ class Layout(Generic[T]):
         self._fixed = fixed[1:]
         self._id = id_range
         self._raws = raws
-        self._shapes = request.shapes
-        self._outputs = request.outputs
-        self._rows = request.rows
-        self._key = request.key
+        self._form = _form_of(request)
+        self._forms: dict[T | None, Form] = {target: self._form}
         self._routing = request.routing
         self.target = target
         self.timeout_seconds = timeout_seconds
+        self.junction: Junction[T] | None = None
+        self.parameters: Parameters | None = None
 
     def read(self, payload: bytes) -> Request | None:
         """The request in `payload`, whose length is this layout's; None if it is another message."""
@@ -73,12 +91,28 @@ class Layout(Generic[T]):
             request_id = payload[start:end].decode() if end else ""
         except UnicodeDecodeError:
             return None  # not a valid message; the decoder says so
-        request = Request(
-            [payload[start:end] for start, end in self._raws], self._shapes, self._outputs, self._rows, self._key
-        )
+        request = Request([payload[start:end] for start, end in self._raws], *self._form)
         request.id = request_id
         request.routing = self._routing
         return request
+
+    def fit(self, request: Request, way: Way[T]) -> T | None:
+        """Makes what `read` gave a request for the version that `way` leads to, which is the answer.
+
+        None: nothing is known of that version yet, or it cannot answer.
+        """
+        target = way.target
+        form = self._forms.get(target)
+        if form is None:
+            return None
+        request.shapes, request.outputs, request.rows, request.key = form
+        request.routing = way.routing
+        return target
+
+    def add(self, read: Request, decoded: Request, target: T) -> None:
+        """The same message, `read` here and `decoded` for another version, which Decoder.plain has allowed."""
+        if read.inputs == decoded.inputs:
+            self._forms[target] = _form_of(decoded)
 
 
 class Layouts(Generic[T]):
@@ -94,11 +128,23 @@ class Layouts(Generic[T]):
                 return layout, request
         return None
 
-    def learn(self, payload: bytes, request: Request, target: T, timeout_seconds: float) -> None:
-        """Remembers a request that has just been decoded from `payload`, which Decoder.plain has allowed."""
+    def learn(
+        self,
+        payload: bytes,
+        request: Request,
+        target: T,
+        timeout_seconds: float,
+        junction: Junction[T] | None = None,
+        parameters: Parameters | None = None,
+    ) -> None:
+        """Remembers a request that has just been decoded from `payload`, which Decoder.plain has allowed.
+
+        `junction`: what decided that it goes to `target`, with `parameters`; the next may go elsewhere.
+        """
         layout = _layout_of(payload, request, target, timeout_seconds)
         if layout is None:
             return
+        layout.junction, layout.parameters = junction, parameters
         key = _key(payload)
         known = self._layouts.get(key, [])
         if not known and len(self._layouts) >= MAX_KEYS:
@@ -106,6 +152,10 @@ class Layouts(Generic[T]):
             self._layouts.pop(next(iter(self._layouts), key), None)
         # A new list, assigned at once: other threads read without a lock.
         self._layouts[key] = [layout, *known[: MAX_LAYOUTS_PER_KEY - 1]]
+
+
+def _form_of(request: Request) -> Form:
+    return Form(request.shapes, request.outputs, request.rows, request.key)
 
 
 def _key(payload: bytes) -> tuple[int, bytes]:

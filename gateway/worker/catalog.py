@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from gateway.messages import Desired, LoadedInfo, ModelOrder, TensorInfo, VersionOrder, VersionReport
+from gateway.messages import Desired, ModelOrder
+from gateway.routing.routers import Routers
 from gateway.routing.table import ModelRoute, RouteTable
+from gateway.version_messages import version_target
+from gateway.worker.copies import Copies, ShadowPair, shadow_pairs
 from gateway.worker.target import Target
-from runtime.repository.manifest import manifest_of
-from runtime.types import Artifact, Signature, TensorSpec
 from runtime.versions.manager import Instance, VersionTarget
 from runtime.versions.policy import InstanceKey
 from runtime.versions.state import VersionState
@@ -19,11 +20,15 @@ from runtime.versions.version import LoadedVersion
 class Catalog:
     """Rebuilds the table at each change, under a lock that no request takes, and publishes it by `on_table`."""
 
-    def __init__(self, index: int, on_table: Callable[[RouteTable[Target]], None]) -> None:
+    def __init__(
+        self, index: int, on_table: Callable[[RouteTable[Target]], None], copies: Copies | None = None
+    ) -> None:
         self._index = index
         self._on_table = on_table
+        self._copies = copies
         self._lock = threading.Lock()
         self._orders: dict[str, ModelOrder] = {}
+        self._routers = Routers()
         self._targets: dict[InstanceKey, Target] = {}
         self._states: dict[InstanceKey, tuple[VersionState, str]] = {}
 
@@ -35,6 +40,7 @@ class Catalog:
         """Flips the routes; answers what should be in memory."""
         with self._lock:
             self._orders = {order.model: order for order in desired.models}
+            self._routers.keep(self._orders)
             self._publish()
         return [
             version_target(order.model, version)
@@ -53,7 +59,22 @@ class Catalog:
             self._publish()
 
     def _publish(self) -> None:
-        self._on_table(RouteTable(self._route(order) for order in self._orders.values()))
+        routes = [self._route(order) for order in self._orders.values()]
+        if self._copies is not None:
+            self._shadow(self._copies, routes)
+        self._on_table(RouteTable(routes))
+
+    def _shadow(self, copies: Copies, routes: Sequence[ModelRoute[Target]]) -> None:
+        """Gives each target that answers the copiers that its route asks for."""
+        wanted: list[tuple[ShadowPair, LoadedVersion]] = []
+        for route in routes:
+            order = self._orders[route.model]
+            digests = {version: target.version.digest for version, target in route.available.items()}
+            pairs = shadow_pairs(order, self._routers.of(order.model, order.route).route, digests)
+            wanted += [(pair, route.available[pair.key.primary].version) for pair in pairs]
+        copiers = copies.copiers(wanted)
+        for target in self._targets.values():
+            target.copiers = copiers.get(id(target.version), ())
 
     def _route(self, order: ModelOrder) -> ModelRoute[Target]:
         available: dict[int, Target] = {}
@@ -69,60 +90,15 @@ class Catalog:
         for version in order.prepare:
             if version.version not in available:
                 unavailable.setdefault(version.version, VersionState.LOADING.value)
-        return ModelRoute(order.model, available, order.labels, order.default_target, unavailable)
-
-
-def version_target(model: str, order: VersionOrder) -> VersionTarget:
-    artifact = Artifact(
-        model=model,
-        version=order.version,
-        digest=order.digest,
-        folder=order.folder,
-        file_bytes=order.file_bytes,
-        model_filename=order.model_filename,
-    )
-    return VersionTarget(artifact, manifest_of(order.manifest, f"{model}/model.yaml"), order.generation)
+        router = self._routers.of(order.model, order.route).router
+        return ModelRoute(order.model, available, order.labels, order.default_target, unavailable, router)
 
 
 def health_statuses(table: RouteTable[Target], *, ready: bool) -> dict[str, bool]:
     """Health services → serving: the server, the inference service, "model" and "model/version"."""
     statuses = {"": ready, "inference.GRPCInferenceService": ready}
     for route in table.models.values():
-        default = route.default_version()
-        statuses[route.model] = ready and default in route.available
+        statuses[route.model] = ready and table.serves(route.model)
         for version in (*route.available, *route.unavailable):
             statuses[f"{route.model}/{version}"] = ready and version in route.available
     return statuses
-
-
-def report(instance: Instance) -> VersionReport:
-    key = instance.key
-    loaded = instance.loaded
-    return VersionReport(
-        model=key.model,
-        version=key.version,
-        digest=key.digest,
-        generation=key.generation,
-        state=instance.state.name,
-        reason=instance.reason,
-        loaded=_info(loaded) if loaded is not None else None,
-    )
-
-
-def _info(loaded: LoadedVersion) -> LoadedInfo:
-    signature: Signature = loaded.signature
-    return LoadedInfo(
-        inputs=tuple(_tensor(spec) for spec in signature.inputs),
-        outputs=tuple(_tensor(spec) for spec in signature.outputs),
-        load_seconds=loaded.load_seconds,
-        loaded_at_seconds=loaded.loaded_at_seconds,
-        memory_bytes=loaded.memory_bytes,
-        file_bytes=loaded.file_bytes,
-        execution_providers=loaded.execution_providers,
-        max_rows=loaded.max_rows,
-        warnings=loaded.warnings,
-    )
-
-
-def _tensor(spec: TensorSpec) -> TensorInfo:
-    return TensorInfo(name=spec.name, datatype=spec.datatype, shape=spec.shape)

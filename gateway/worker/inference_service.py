@@ -13,11 +13,11 @@ from google.protobuf.message import DecodeError, Message
 from gateway import access
 from gateway.config import Config
 from gateway.errors import STATUS_DETAILS, Status, status_of
+from gateway.link import Link
 from gateway.messages import Answer
 from gateway.version import VERSION
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.wire.pb.inference import model_config_pb2 as mc
-from gateway.worker.link import Link
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.target import Target
 from gateway.worker.transport.interface import Call
@@ -69,12 +69,15 @@ class InferenceService:
         return target
 
     def _model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        target = self._pipeline.table.find(request.name, request.version)
-        if target is None:
-            error = self._pipeline.table.why_not(request.name, request.version)
+        table = self._pipeline.table
+        ready = table.serves(request.name)
+        if request.version:
+            ready = table.find(request.name, request.version) is not None
+        if not ready:
+            error = table.why_not(request.name, request.version)
             if isinstance(error, NotFound):
                 raise error
-        return pb.ModelReadyResponse(ready=target is not None and self._is_ready())
+        return pb.ModelReadyResponse(ready=ready and self._is_ready())
 
     def _server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(name="driftgate", version=VERSION, extensions=EXTENSIONS)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from pydantic import BaseModel
 
+from gateway.link import Link
 from gateway.logs import setup_logging
 from gateway.messages import Desired, Hello, Progress
 from gateway.process import Ending, Spawn, receive_orders
@@ -21,10 +22,11 @@ from gateway.telemetry.context import Tracer
 from gateway.telemetry.recorder import FIXED_KEYS, Recorder, keep_bits
 from gateway.telemetry.sampler import Sampler
 from gateway.telemetry.settings import read_settings
-from gateway.worker.catalog import Catalog, health_statuses, report
+from gateway.version_messages import report
+from gateway.worker.catalog import Catalog, health_statuses
+from gateway.worker.copies import Copies
 from gateway.worker.health import CHECK, WATCH, Health
 from gateway.worker.inference_service import SERVICE, InferenceService
-from gateway.worker.link import Link
 from gateway.worker.observer import Observers
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.reflection import PATHS, ReflectionStream, make_servicer
@@ -33,6 +35,7 @@ from gateway.worker.target import Target
 from gateway.worker.transport.choose import make_transport
 from gateway.worker.transport.interface import BindError, Methods, Stream, StreamHandler, Tls, TransportSettings
 from runtime.onnx.session import return_large_blocks
+from runtime.shadow.ring_writer import CopyWriter
 from runtime.shm.panes_writer import PaneWriter
 from runtime.shm.ring import map_ring
 from runtime.shm.segment import Segment
@@ -73,8 +76,10 @@ class Worker:
         self._pipeline = Pipeline(config.limits.max_in_flight, self._statistics.set_in_flight, self._recorder)
         self._health = Health()
         self._streams = InferStreams()
-        self._catalog = Catalog(orders.index, self._on_table)
-        self._manager = VersionManager(self._make_target, self._on_change)
+        self._catalog = Catalog(orders.index, self._on_table, make_copies(orders))
+        self._manager = VersionManager(
+            self._make_target, self._on_change, lambda key: self._statistics.mark(key.model, key.version)
+        )
         self._link = Link(orders.link_address, self._greet, self._on_desired)
         self._transport = make_transport(config.transport, transport_settings(orders))
         service = InferenceService(
@@ -233,6 +238,13 @@ def make_pane_writer(orders: Spawn) -> PaneWriter | None:
         return None
     arena = Segment.attach(orders.arena_fds[orders.index], writable=True)
     return PaneWriter(arena, Segment.attach(orders.pane_control_fd, writable=False), orders.index)
+
+
+def make_copies(orders: Spawn) -> Copies | None:
+    """None where nothing is to be copied for shadows."""
+    if not orders.config.shadow.enabled:
+        return None
+    return Copies(CopyWriter(Segment.attach(orders.copy_fds[orders.index], writable=True)))
 
 
 def make_recorder(orders: Spawn) -> Recorder | None:

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from gateway.errors import Draining, Status, status_of
-from gateway.routing.table import RouteTable, Routing
+from gateway.routing.router import Parameters
+from gateway.routing.table import NOT_ROUTED, Junction, RouteTable, Routing, Way
 from gateway.telemetry.context import Tracer, log_fields
-from gateway.telemetry.recorder import REQUESTED_MODEL, Recorder
+from gateway.telemetry.recorder import NOBODY, REQUESTED_MODEL, Recorder
 from gateway.wire.decode import check_parameters
-from gateway.wire.layout import Layouts
+from gateway.wire.layout import Layout, Layouts
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.worker.target import Target, with_context
 from gateway.worker.transport.interface import Call, Ready
@@ -47,6 +48,14 @@ class Misfit(Exception):
     def __init__(self, target: Target, routing: Routing, error: Exception) -> None:
         super().__init__()
         self.target, self.routing, self.error = target, routing, error
+
+
+class Unreached(Exception):
+    """A request that a route has led to a version that cannot answer, because of `error`."""
+
+    def __init__(self, model: str, way: Way[Target], error: Exception) -> None:
+        super().__init__()
+        self.model, self.way, self.error = model, way, error
 
 
 class Routes:
@@ -156,11 +165,18 @@ class Pipeline:
 
     def _decode(self, routes: Routes, call: Call, payload: bytes) -> tuple[Target, Request]:
         known = routes.layouts.find(payload)
-        if known is not None:
+        if known is None:
+            target, request, timeout = self._parse(routes, call, payload)
+        else:
             layout, request = known
             target, timeout = layout.target, layout.timeout_seconds
-        else:
-            target, request, timeout = self._parse(routes, call, payload)
+            if layout.junction is not None:  # it decides once, whatever comes after
+                way = layout.junction.lead(call.metadata, layout.parameters, request.id)
+                fitted = layout.fit(request, way)
+                if fitted is not None:
+                    target = fitted
+                else:
+                    target, request = self._lead(routes, layout, way, call, payload, request)
         request.deadline_seconds = call.deadline_seconds
         if timeout != math.inf:
             request.deadline_seconds = min(request.deadline_seconds, time.time() + timeout)
@@ -174,11 +190,43 @@ class Pipeline:
                 f"the {len(payload)} bytes received are not an inference.ModelInferRequest: a length inside them "
                 "reaches past their end, or they are of another message"
             ) from None
+        junction = parameters = None
         found = routes.table.route(message.model_name, message.model_version)
         if found is None:
-            self._note(call, message.id, message.model_name)
-            raise routes.table.why_not(message.model_name, message.model_version)
+            junction = None if message.model_version else routes.table.junctions.get(message.model_name)
+            if junction is None:
+                self._note(call, message.id, message.model_name)
+                raise routes.table.why_not(message.model_name, message.model_version)
+            parameters = _key_parameter(junction, message)
+            way = junction.lead(call.metadata, parameters, message.id)
+            found = self._reached(routes, call, way, message), way.routing
         target, routing = found
+        request, timeout = self._fitted(call, message, target, routing)
+        if target.decoder.plain(message):
+            routes.layouts.learn(payload, request, target, timeout, junction, parameters)
+        return target, request, timeout
+
+    def _lead(
+        self, routes: Routes, layout: Layout[Target], way: Way[Target], call: Call, payload: bytes, request: Request
+    ) -> tuple[Target, Request]:
+        """A request of a known layout that goes to a version which has not met the layout yet, or cannot answer."""
+        message = parse(payload)  # equal, but for values and id, to one that was parsed
+        target = self._reached(routes, call, way, message)
+        decoded, _ = self._fitted(call, message, target, way.routing)
+        if target.decoder.plain(message):
+            layout.add(request, decoded, target)
+        return target, decoded
+
+    def _reached(self, routes: Routes, call: Call, way: Way[Target], message: pb.ModelInferRequest) -> Target:
+        if way.target is None:
+            self._note(call, message.id)
+            raise Unreached(message.model_name, way, routes.table.why_not_led(message.model_name, way.decision))
+        return way.target
+
+    def _fitted(
+        self, call: Call, message: pb.ModelInferRequest, target: Target, routing: Routing
+    ) -> tuple[Request, float]:
+        """The request, and its own timeout in seconds. Raises Misfit."""
         try:
             request = target.decoder.decode(message)
             timeout = check_parameters(message.parameters) if message.parameters else math.inf
@@ -187,9 +235,7 @@ class Pipeline:
             raise Misfit(target, routing, error) from error
         request.id = message.id
         request.routing = routing
-        if target.decoder.plain(message):
-            routes.layouts.learn(payload, request, target, timeout)
-        return target, request, timeout
+        return request, timeout
 
     def _note(self, call: Call, request_id: str, requested_model: str = "") -> None:
         """What is told of a request that is refused, and which no Request will carry."""
@@ -233,15 +279,31 @@ class Pipeline:
         if isinstance(error, Misfit):
             status = status_of(error.error, error.target.version.name, log_fields(call.trace))
             error.target.refuse_misfit(call, status, error.routing, size_bytes)
+        elif isinstance(error, Unreached):
+            self._end(call, status_of(error.error, "ModelInfer", log_fields(call.trace)), size_bytes, error)
         else:
             self._end(call, status_of(error, "ModelInfer", log_fields(call.trace)), size_bytes)
         self.done(1)
 
-    def _end(self, call: Call, status: Status, size_bytes: int) -> None:
-        """Refuses a request that has reached no version."""
+    def _end(self, call: Call, status: Status, size_bytes: int, unreached: Unreached | None = None) -> None:
+        """Refuses a request that has reached no version. Where a route named one, it counts as that one's."""
         call.refuse(with_context(status, call, self._tracer))
         if self._recorder is not None:
             try:
-                self._recorder.refused(call, status, size_bytes)
+                subject, routing = NOBODY, NOT_ROUTED
+                if unreached is not None and unreached.way.version is not None:
+                    subject = self._recorder.subject(unreached.model, unreached.way.version, "")
+                    routing = unreached.way.routing
+                self._recorder.refused(call, status, size_bytes, None, subject, routing)
             except Exception:
                 log.exception("a refused request could not be recorded")
+
+
+def _key_parameter(junction: Junction[Target], message: pb.ModelInferRequest) -> Parameters | None:
+    """The one parameter that a sticky key may be, if the request has it."""
+    name = junction.parameter
+    if not name or name not in message.parameters:
+        return None
+    value = message.parameters[name]
+    kind = value.WhichOneof("parameter_choice")
+    return {name: getattr(value, kind)} if kind is not None else None

@@ -10,16 +10,18 @@ from typing import Any
 import numpy.typing as npt
 
 from gateway.errors import Status, status_of
-from gateway.routing.table import Routing
+from gateway.routing.table import DEFAULT, Routing
 from gateway.telemetry.context import BACK, Tracer, log_fields
 from gateway.telemetry.recorder import NOBODY, Recorder
 from gateway.wire.decode import Decoder
 from gateway.wire.encode import Encoder
+from gateway.worker.copies import Copier
 from gateway.worker.observer import VersionObserver
-from gateway.worker.transport.interface import Call
+from gateway.worker.transport.interface import Call, Headers
 from runtime.batching.request import Refusal, Request
 from runtime.batching.runner import RunTimes
 from runtime.errors import Cancelled, DeadlineExceeded
+from runtime.shm.record_layout import Reason
 from runtime.shm.statistics import SlotWriter
 from runtime.versions.version import LoadedVersion
 
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 
 VERSION_HEADER = "driftgate-model-version"
 DIGEST_HEADER = "driftgate-model-digest"
+VARIANT_HEADER = b"driftgate-variant"
+REASON_HEADER = b"driftgate-reason"
+ROUTINGS_KEPT = 256  # more than a model has at a time; names of routes that are gone make room
 
 
 def with_context(status: Status, call: Call, tracer: Tracer | None) -> Status:
@@ -50,6 +55,7 @@ class Target:
     ) -> None:
         configured = version.manifest.batching.max_batch_size
         self.version = version
+        self.copiers: tuple[Copier, ...] = ()
         self.decoder = Decoder(version.signature, version.max_rows, configured or 0)
         self._encoder = Encoder(version.model, version.version, version.signature)
         # Bytes: the C-core takes them as they are, and would have text encoded for each reply.
@@ -57,6 +63,8 @@ class Target:
             (VERSION_HEADER.encode(), str(version.version).encode()),
             (DIGEST_HEADER.encode(), version.digest.encode()),
         )
+        # The two more cost 4 % of a small model's throughput: they are left out where no route and no name decides.
+        self._headers_of: dict[Routing, Headers] = {}
         self._counters = counters
         self._on_done = on_done
         self._recorder = recorder
@@ -87,15 +95,18 @@ class Target:
         except Exception as error:
             self._refuse_all(requests, status_of(error, self.version.name))
             return
-        headers = self._headers
-        version, digest = headers
+        headers: Headers = self._headers
+        routing = DEFAULT
         for request, response in zip(requests, responses, strict=True):
+            if request.routing is not routing:
+                routing = request.routing
+                headers = self._headers_of.get(routing) or self._headers_with(routing)
             call = request.owner
             trace = call.trace
             if isinstance(trace, bytes):
-                call.answer(response, (version, digest, (BACK, trace)) if self._responds else headers)
+                call.answer(response, (*headers, (BACK, trace)) if self._responds else headers)
             else:
-                call.answer(response, headers if trace is None else headers + trace.headers)
+                call.answer(response, headers if trace is None else (*headers, *trace.headers))
         replied_ns = time.monotonic_ns()
         rows = sum([request.rows for request in requests])
         if self._observer is not None:  # under the leases: a version ends after the last of its runs was seen
@@ -107,6 +118,17 @@ class Target:
                 self._recorder.answered(self._subject, requests, rows, responses, times, replied_ns)
         except Exception:
             log.exception("a run of %s could not be counted", self.version.name)
+        for copier in self.copiers:
+            copier.offer(requests, answers, times)
+
+    def _headers_with(self, routing: Routing) -> Headers:
+        """All but the trace context, of a routing that was not met before."""
+        variant = (VARIANT_HEADER, routing.variant.encode())
+        reason = (REASON_HEADER, Reason(routing.reason).name.lower().encode())
+        if len(self._headers_of) >= ROUTINGS_KEPT:
+            self._headers_of = {}
+        made = self._headers_of[routing] = (*self._headers, variant, reason)
+        return made
 
     def _count(self, requests: Sequence[Request], rows: int, times: RunTimes, replied_ns: int) -> None:
         """After the replies have been handed over."""

@@ -70,11 +70,39 @@ class Delivery(Protocol):
     def refused(self, refusals: Sequence[Refusal]) -> None: ...
 
 
+class Mark(Protocol):
+    """Told what a version's own code is about to do, so that it can be named should the process die of it.
+
+    Several may be under way at once, on any threads: `end` gets what `begin` has answered.
+    """
+
+    def begin(self) -> int: ...
+
+    def end(self, begun: int) -> None: ...
+
+
+class Unmarked:
+    """Where nobody asks whose doing it was."""
+
+    def begin(self) -> int:
+        return 0
+
+    def end(self, begun: int) -> None:
+        pass
+
+
 class BatchRunner:
     """Bounded by `limits.max_queue_requests`; beyond it requests are refused with Overloaded. Thread-safe."""
 
     def __init__(
-        self, name: str, session: Session, limits: BatchLimits, instances: int, run_seconds: float, delivery: Delivery
+        self,
+        name: str,
+        session: Session,
+        limits: BatchLimits,
+        instances: int,
+        run_seconds: float,
+        delivery: Delivery,
+        mark: Mark | None = None,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -83,6 +111,7 @@ class BatchRunner:
         self._all_outputs = tuple(range(len(self._signature.outputs)))
         self._output_names = [spec.name for spec in self._signature.outputs]
         self._delivery = delivery
+        self._mark = mark if mark is not None else Unmarked()
         self._instances = instances
         self._pending: deque[Request] = deque()
         self._lock = threading.Lock()
@@ -260,9 +289,11 @@ class BatchRunner:
         stop = RunStop()
         gathered_ns = time.monotonic_ns()
         self._active[id(stop)] = (stop, batch, gathered_ns)
+        begun = self._mark.begin()
         try:
             answers = self._session.run(feeds, names, stop)
         finally:
+            self._mark.end(begun)
             del self._active[id(stop)]
         ran_ns = time.monotonic_ns()
         if ran_ns - gathered_ns > INLINE_LIMIT_NS:

@@ -30,6 +30,9 @@ CLUTTER = frozenset({".DS_Store", ".gitattributes", ".gitignore", ".gitkeep", ".
 
 SETTLE_ROUNDS = 5  # then the version is reported as incomplete, and the next scan tries it again
 
+LABEL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
+"""What a label is called: never like a version's number."""
+
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")

@@ -12,18 +12,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from runtime.errors import LoadError
 from runtime.repository.document import describe, read_document
 from runtime.repository.fields import Section, as_tuple, integer, null_as_empty, option, section
-from runtime.repository.layout import VERSION_LIMIT, is_partial, version_number
+from runtime.repository.layout import LABEL_PATTERN, VERSION_LIMIT, is_partial, version_number
 from runtime.repository.policy import VersionPolicy
 from runtime.repository.statistics_settings import DriftSettings, StatisticsSettings
-
-LABEL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,62}")
-"""What a label is called: never like a version's number."""
+from runtime.routing.document import read_route
+from runtime.routing.route import Route
 
 BATCH_LIMIT_ROWS = 65_536
+ROUTE_WRONG = "route_wrong"
 PROBLEMS_LIMIT = 100  # in one message; a file with more is not a manifest
 
 
@@ -66,6 +67,16 @@ def _as_default(value: Any) -> Any:
     if isinstance(text, str) and text and version_number(text) is None and LABEL_PATTERN.fullmatch(text) is None:
         raise ValueError
     return text
+
+
+def _as_route(value: Any) -> Any:
+    """A route has problems of its own, each with its place: they go along with the error."""
+    if isinstance(value, Route):
+        return value
+    route, problems = read_route(value, "route")
+    if problems:
+        raise PydanticCustomError(ROUTE_WRONG, "the route is wrong", {"problems": problems})
+    return route
 
 
 def _as_file_name(value: Any) -> Any:
@@ -177,6 +188,11 @@ class Manifest(Section):
     default: Annotated[str, BeforeValidator(_as_default)] = option(
         "", "a version's number, a label, or ''", "What answers requests that name no version; '' is the newest served."
     )
+    route: Annotated[Route, BeforeValidator(_as_route)] = option(
+        Route(),
+        "a route",
+        "Where requests go that name no version, and who gets copies of them; {} is the default alone.",
+    )
     batching: Batching = section(BatchingSettings, "How requests share runs.")
     session: Session = section(SessionSettings, "How ONNX Runtime runs the graph.")
     warmup: Warmup = section(WarmupSettings, "What runs before a version takes requests.")
@@ -207,8 +223,11 @@ def manifest_of(document: dict[Any, Any], source: str, problems: list[str] | Non
 
 def _problems(error: ValidationError) -> list[str]:
     found = []
-    for item in error.errors(include_url=False, include_context=False):
+    for item in error.errors(include_url=False):
         location, value = item["loc"], item["input"]
+        if item["type"] == ROUTE_WRONG:
+            found += item["ctx"]["problems"]
+            continue
         section, field, rest = _find(location)
         if field is None:
             found.append(_unknown_key(section, location))

@@ -12,23 +12,23 @@
     split:
       stable: 95                         # weight of the version or label of this name
       challenger: {to: 7, weight: 5}     # or of a variant with a name of its own
+    shadows:                             # versions that get copies of answered requests
+      - {to: 8, percent: 10, of: stable} # of: whose requests; left out: everybody's
 
 Stricter than YAML, as `runtime.repository.document` says: keys are given once, and there are no aliases.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from runtime.errors import InvalidRequest
-from runtime.repository.document import describe, read_document
-from runtime.repository.layout import version_number
-from runtime.repository.manifest import LABEL_PATTERN
+from runtime.repository.document import read_document
+from runtime.repository.layout import LABEL_PATTERN
 from runtime.routing.pattern import Pattern, PatternError
+from runtime.routing.reading import NAME, TARGET, Reader, encodes, is_target, plain, under
 from runtime.routing.route import (
     GREATEST_WEIGHT,
     LEAST_WEIGHT,
@@ -40,6 +40,7 @@ from runtime.routing.route import (
     Sticky,
     Variant,
 )
+from runtime.routing.shadow_document import SHADOWS_LIMIT, read_shadows, shadow_document
 
 RULES_LIMIT = 64
 """A request with metadata that rules look at tries them in order; with 64 that takes some ten microseconds."""
@@ -57,8 +58,6 @@ NAME_LIMIT = 128
 PROBLEMS_SHOWN = 100
 
 _KEY = re.compile(r"[0-9a-z_.-]{1,128}")
-_NAME = "a letter, then up to 62 letters, digits, '.', '_' or '-'"
-_TARGET = f"a version's number or a label ({_NAME})"
 _WEIGHT = f"0 or a number {LEAST_WEIGHT:g}..{GREATEST_WEIGHT:g}"
 _STICKY = "request_id, {metadata: key} or {parameter: name}"
 _METADATA_KEY = f"a metadata key of 1 to {NAME_LIMIT} lower-case letters, digits, '-', '_' and '.'"
@@ -110,6 +109,8 @@ def document_of(route: Route) -> dict[str, Any]:
         document["rules"] = [_rule_document(rule) for rule in route.rules]
     if route.split:
         document["split"] = _split_document(route.split)
+    if route.shadows:
+        document["shadows"] = [shadow_document(shadow) for shadow in route.shadows]
     return document
 
 
@@ -118,12 +119,19 @@ def to_json(route: Route) -> str:
 
 
 def from_json(text: str) -> Route:
-    """RouteError for what `to_json` did not write."""
+    """RouteError for what `to_json` did not write.
+
+    A rollout's shadow may stand beside as many as operators may have.
+    """
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
         raise RouteError("the stored route", ["it is not JSON"]) from None
-    return route_of(document, "the stored route")
+    reader = _Reader(SHADOWS_LIMIT + 1)
+    route = reader.route(document, "")
+    if reader.problems:
+        raise RouteError("the stored route", reader.problems)
+    return route
 
 
 def _rule_document(rule: Rule) -> dict[str, Any]:
@@ -133,40 +141,29 @@ def _rule_document(rule: Rule) -> dict[str, Any]:
 
 
 def _split_document(split: tuple[Variant, ...]) -> dict[str, Any]:
-    return {v.name: v.weight if v.target == v.name else {"to": v.target, "weight": v.weight} for v in split}
+    return {
+        v.name: plain(v.weight) if v.target == v.name else {"to": v.target, "weight": plain(v.weight)} for v in split
+    }
 
 
-class _Reader:
-    """Reads on after a problem, with something in place of what is wrong."""
+class _Reader(Reader):
+    """Of a whole route."""
 
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def wrong(self, path: str, expected: str, got: object) -> None:
-        self.problems.append(f"{path or 'the document'}: expected {expected}, got {describe(got)}")
-
-    def known(self, document: object, path: str, keys: tuple[str, ...]) -> Mapping[Any, Any]:
-        """`document` if it is a mapping, else an empty one. Keys other than `keys` are problems."""
-        if not isinstance(document, dict):
-            self.wrong(path, f"a mapping with {', '.join(keys)}", document)
-            return {}
-        for key in document:
-            if key not in keys:
-                close = difflib.get_close_matches(str(key)[:100], keys, 1)
-                hint = f"did you mean {close[0]}? " if close else ""
-                self.problems.append(f"{_under(path, key)}: unknown key; {hint}known keys are {', '.join(keys)}")
-        return document
+    def __init__(self, shadows_limit: int = SHADOWS_LIMIT) -> None:
+        super().__init__()
+        self._shadows_limit = shadows_limit
 
     def route(self, document: object, path: str) -> Route:
-        fields = self.known(document, path, ("sticky", "salt", "rules", "split"))
-        sticky = self.sticky(fields.get("sticky"), _under(path, "sticky"))
+        fields = self.known(document, path, ("sticky", "salt", "rules", "split", "shadows"))
+        sticky = self.sticky(fields.get("sticky"), under(path, "sticky"))
         salt = fields.get("salt", "")
-        if not isinstance(salt, str) or len(salt) > NAME_LIMIT or not _encodes(salt):
-            self.wrong(_under(path, "salt"), f"a text of at most {NAME_LIMIT} characters", salt)
+        if not isinstance(salt, str) or len(salt) > NAME_LIMIT or not encodes(salt):
+            self.wrong(under(path, "salt"), f"a text of at most {NAME_LIMIT} characters", salt)
             salt = ""
-        rules = self.rules(fields.get("rules"), _under(path, "rules"))
-        split = self.split(fields["split"], _under(path, "split")) if fields.get("split") is not None else ()
-        return Route(rules, split, sticky, salt)
+        rules = self.rules(fields.get("rules"), under(path, "rules"))
+        split = self.split(fields["split"], under(path, "split")) if fields.get("split") is not None else ()
+        shadows = read_shadows(self, fields.get("shadows"), under(path, "shadows"), self._shadows_limit)
+        return Route(rules, split, sticky, salt, shadows)
 
     def sticky(self, document: object, path: str) -> Sticky | None:
         match document:
@@ -175,12 +172,12 @@ class _Reader:
             case "request_id":
                 return Sticky(Source.REQUEST_ID)
             case {"metadata": key, **rest} if not rest:
-                name = self.metadata_key(key, _under(path, "metadata"))
+                name = self.metadata_key(key, under(path, "metadata"))
                 return Sticky(Source.METADATA, name) if name else None
-            case {"parameter": str(name), **rest} if not rest and 1 <= len(name) <= NAME_LIMIT and _encodes(name):
+            case {"parameter": str(name), **rest} if not rest and 1 <= len(name) <= NAME_LIMIT and encodes(name):
                 return Sticky(Source.PARAMETER, name)
             case {"parameter": name, **rest} if not rest:
-                self.wrong(_under(path, "parameter"), f"a name of 1 to {NAME_LIMIT} characters", name)
+                self.wrong(under(path, "parameter"), f"a name of 1 to {NAME_LIMIT} characters", name)
             case _:
                 self.wrong(path, _STICKY, document)
         return None
@@ -218,18 +215,18 @@ class _Reader:
             return Rule("", ())
         name = fields.get("name")
         if not isinstance(name, str) or LABEL_PATTERN.fullmatch(name) is None:
-            self.wrong(_under(path, "name"), _NAME, name)
+            self.wrong(under(path, "name"), NAME, name)
             name = ""
-        when = self.conditions(fields.get("when"), _under(path, "when"))
+        when = self.conditions(fields.get("when"), under(path, "when"))
         target = ""
         split: tuple[Variant, ...] = ()
         if (fields.get("to") is None) == (fields.get("split") is None):
             got = "neither" if fields.get("to") is None else "both"
             self.problems.append(f"{path}: expected one of `to` and `split`, got {got}")
         if fields.get("to") is not None:
-            target = self.target(fields["to"], _under(path, "to"))
+            target = self.target(fields["to"], under(path, "to"))
         if fields.get("split") is not None:
-            split = self.split(fields["split"], _under(path, "split"))
+            split = self.split(fields["split"], under(path, "split"))
         return Rule(name, when, target, split)
 
     def conditions(self, document: object, path: str) -> tuple[Condition, ...]:
@@ -238,7 +235,7 @@ class _Reader:
             return ()
         conditions: list[Condition] = []
         for key, value in document.items():
-            place = _under(path, key)
+            place = under(path, key)
             name = self.metadata_key(key, place)
             if name.endswith("-bin"):
                 self.wrong(place, "a key of texts: values of keys that end in -bin are bytes", key)
@@ -257,9 +254,9 @@ class _Reader:
                 self.wrong(path, f"a text, or one of {', '.join(f'{{{kind}: text}}' for kind in kinds)}", value)
                 return None
             ((kind, value),) = value.items()
-            match, path = Match(kind), _under(path, kind)
+            match, path = Match(kind), under(path, kind)
         text = str(value) if type(value) is int else value
-        if not isinstance(text, str) or len(text) > TEXT_LIMIT or not _encodes(text):
+        if not isinstance(text, str) or len(text) > TEXT_LIMIT or not encodes(text):
             self.wrong(path, f"a text of at most {TEXT_LIMIT} characters (put it in quotes)", value)
             return None
         if match is Match.REGEX:
@@ -270,38 +267,31 @@ class _Reader:
                 return None
         return Condition(key, match, text)
 
-    def target(self, value: object, path: str) -> str:
-        text = str(value) if type(value) is int else value
-        if not isinstance(text, str) or not _is_target(text):
-            self.wrong(path, _TARGET, value)
-            return ""
-        return text
-
     def split(self, document: object, path: str) -> tuple[Variant, ...]:
         if not isinstance(document, dict) or not 1 <= len(document) <= VARIANTS_LIMIT:
             self.wrong(path, f"a mapping of 1 to {VARIANTS_LIMIT} variants to weights", document)
             return ()
         before = len(self.problems)
-        split = [self.variant(name, value, _under(path, name)) for name, value in document.items()]
+        split = [self.variant(name, value, under(path, name)) for name, value in document.items()]
         names = [variant.name for variant in split]
         for name in sorted({name for name in names if name and names.count(name) > 1}):
-            self.problems.append(f"{_under(path, name)}: given twice, as a number and as a text")
+            self.problems.append(f"{under(path, name)}: given twice, as a number and as a text")
         if len(self.problems) == before and not any(variant.weight for variant in split):
             self.problems.append(f"{path}: expected a weight above 0 for one variant at least, got 0 for all")
         return tuple(split)
 
     def variant(self, name: object, document: object, path: str) -> Variant:
         name = str(name) if type(name) is int else name
-        if not isinstance(name, str) or not _is_target(name):
-            self.wrong(path, f"a variant's name: {_TARGET}", name)
+        if not isinstance(name, str) or not is_target(name):
+            self.wrong(path, f"a variant's name: {TARGET}", name)
             name = ""
         target, weight = name, document
         if isinstance(document, dict):
             fields = self.known(document, path, ("to", "weight"))
             weight = fields.get("weight")
-            path_of_weight = _under(path, "weight")
+            path_of_weight = under(path, "weight")
             if fields.get("to") is not None:
-                target = self.target(fields["to"], _under(path, "to"))
+                target = self.target(fields["to"], under(path, "to"))
         else:
             path_of_weight = path
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
@@ -309,20 +299,3 @@ class _Reader:
             self.wrong(path_of_weight, _WEIGHT, weight)
             weight = 1.0
         return Variant(name, target, float(weight))  # type: ignore[arg-type]
-
-
-def _is_target(text: str) -> bool:
-    return version_number(text) is not None or LABEL_PATTERN.fullmatch(text) is not None
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _under(path: str, key: object) -> str:
-    shown = str(key) if isinstance(key, str | int) and re.fullmatch(r"[\w.-]{1,100}", str(key)) else describe(key)
-    return f"{path}.{shown}" if path else shown

@@ -115,9 +115,11 @@ class Route:
                 yield f"shadows[{index}].of", shadow.of
 
     def unknown_targets(self, versions: Collection[int], labels: Mapping[str, int]) -> list[str]:
-        """A problem for each arm that leads to no version or label of the model."""
+        """A problem for each arm that leads to no version or label of the model; "" could not be read, and has one."""
         problems = []
         for path, target in self.targets():
+            if not target:
+                continue
             number = version_number(target)
             if number is None and target not in labels:
                 problems.append(f"{path}: the model has no label {target!r}; labels: {_list(sorted(labels))}")

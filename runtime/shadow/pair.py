@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+SHED_REASONS = ("queue_full", "too_large", "late", "no_shadow", "incompatible", "lost")
+"""Why a copy was thrown away before the shadow answered it."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class PairKey:

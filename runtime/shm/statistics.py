@@ -20,19 +20,23 @@ from runtime.shm.statistics_layout import (
     BATCHES_AT,
     COUNTERS,
     COUNTERS_AT,
+    CRASHES_AT,
     HEADER,
     HEADER_BYTES,
     IDENTITY,
     IDENTITY_AT,
     IN_FLIGHT,
     LAYOUT_VERSION,
+    LOADED_AT,
     LOST,
     MAGIC,
+    MARKS,
     MODEL_BYTES,
     PAGE_BYTES,
     SEQUENCE,
     SLOT_WORDS,
     SLOTS,
+    UNDER_WAY_AT,
     USED,
     VERSION_AT,
 )
@@ -42,6 +46,7 @@ log = logging.getLogger(__name__)
 QUICK_TRIES = 100  # a write takes less than a microsecond
 NAPS = 250  # and some milliseconds where the writer lost its core in the middle of it; after 50 ms it is dead
 NAP_SECONDS = 0.0002
+BEYOND = UNDER_WAY_AT + MARKS - 1  # the word that counts what found no word of its own
 
 Words = npt.NDArray[np.uint64]
 
@@ -103,6 +108,7 @@ class StatisticsWriter:
         self._served: weakref.WeakValueDictionary[bytes, SlotWriter] = weakref.WeakValueDictionary()
         self.set_in_flight(0)  # what a worker before had in flight has ended with it
         for place, slot in enumerate(self._rows[: int(self._header[USED])]):
+            slot[UNDER_WAY_AT:BATCHES_AT] = 0
             slot[SEQUENCE] += slot[SEQUENCE] & np.uint64(1)  # the writer before may have been killed half-way
             if slot[VERSION_AT]:
                 self._places[slot[IDENTITY_AT:COUNTERS_AT].tobytes()] = place
@@ -110,11 +116,17 @@ class StatisticsWriter:
                 self._free.append(place)
 
     def slot(self, model: str, version: int) -> SlotWriter:
-        """The version's counters. A version is served as long as somebody holds them.
+        """The counters of a version that has been loaded. It is served as long as somebody holds them.
 
         When the page is full, they take the place of a version that is not served; when there is none, nobody reads
         them, and `lost` says so.
         """
+        writer = self.mark(model, version)
+        writer.note_loaded()
+        return writer
+
+    def mark(self, model: str, version: int) -> SlotWriter:
+        """The same, of one that is not loaded yet: totals leave it out."""
         identity = IDENTITY.pack(model.encode()[:MODEL_BYTES], version)
         with self._lock:
             writer = self._served.get(identity)
@@ -162,11 +174,38 @@ class StatisticsWriter:
 
 
 class SlotWriter:
-    """Adds one run at a time; thread-safe. `slot`: uint64[SLOT_WORDS]."""
+    """Adds one run at a time; thread-safe. `slot`: uint64[SLOT_WORDS].
+
+    What is done between `begin` and `end` is the version's doing: if the process dies of it, the version has crashed.
+    """
 
     def __init__(self, slot: Words) -> None:
         self._slot = slot
         self._lock = threading.Lock()
+        self._words = memoryview(slot.data)  # stores a word in less time than the array
+        self._free = list(range(UNDER_WAY_AT, BEYOND))  # taken and given back by one operation: no lock is needed
+
+    def note_loaded(self) -> None:
+        self._words[LOADED_AT] = 1
+
+    def begin(self) -> int:
+        """Answers what `end` is to be called with."""
+        try:
+            place = self._free.pop()
+        except IndexError:
+            with self._lock:
+                self._words[BEYOND] += 1
+            return BEYOND
+        self._words[place] = 1
+        return place
+
+    def end(self, place: int) -> None:
+        if place == BEYOND:
+            with self._lock:
+                self._words[BEYOND] -= 1
+            return
+        self._words[place] = 0
+        self._free.append(place)
 
     def add_run(
         self,
@@ -189,10 +228,14 @@ class SlotWriter:
 
 
 class StatisticsReader:
-    """Reads the pages of all workers and adds them up."""
+    """Reads the pages of all workers and adds them up.
 
-    def __init__(self, segments: Iterable[Segment]) -> None:
+    `others`: pages of processes that answer no client. Of them only the crashes are read.
+    """
+
+    def __init__(self, segments: Iterable[Segment], others: Iterable[Segment] = ()) -> None:
         self._pages = [map_page(segment) for segment in segments]
+        self._others = [map_page(segment) for segment in others]
 
     def totals(self, model: str = "") -> list[VersionCounts]:
         """Per model and version over all workers, ordered by name and version; of one `model` or of all."""
@@ -205,7 +248,7 @@ class StatisticsReader:
                     continue
                 copy = _consistent_copy(slot)
                 key = _identity(copy)  # the slot may have become another version's
-                if not key[1] or model not in ("", key[0]):
+                if not key[1] or not copy[LOADED_AT] or model not in ("", key[0]):
                     continue
                 counts = _counts(key, copy)
                 if key in totals:
@@ -213,6 +256,21 @@ class StatisticsReader:
                 else:
                     totals[key] = counts
         return [totals[key] for key in sorted(totals)]
+
+    def crashes(self, model: str, version: int) -> int:
+        """How many processes died in a run, a load or a warm-up of this version since the gateway started."""
+        return self.all_crashes().get((model, version), 0)
+
+    def all_crashes(self) -> dict[tuple[str, int], int]:
+        """By model and version, of those that have crashed. Takes microseconds, so it may be asked at each look."""
+        found: dict[tuple[str, int], int] = {}
+        for header, slots in (*self._pages, *self._others):
+            for place in np.flatnonzero(slots[: int(header[USED]), CRASHES_AT]):
+                slot = _consistent_copy(slots[place])
+                key = _identity(slot)
+                if key[1] and slot[CRASHES_AT]:
+                    found[key] = found.get(key, 0) + int(slot[CRASHES_AT])
+        return found
 
     def in_flight(self, worker: int) -> int:
         header, _ = self._pages[worker]
@@ -244,7 +302,7 @@ def _identity(slot: Words) -> tuple[str, int]:
 
 def _counts(key: tuple[str, int], slot: Words) -> VersionCounts:
     counts = VersionCounts(*key)
-    for name, value in zip(COUNTERS, slot[COUNTERS_AT:BATCHES_AT].tolist(), strict=True):
+    for name, value in zip(COUNTERS, slot[COUNTERS_AT:LOADED_AT].tolist(), strict=True):
         setattr(counts, name, value)
     for rows, runs, input_ns, run_ns, output_ns in slot[BATCHES_AT:].reshape(-1, BATCH_WORDS).tolist():
         if runs:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from runtime.batching.runner import Delivery
+from runtime.batching.runner import Delivery, Mark, Unmarked
 from runtime.errors import ServingError
 from runtime.repository.manifest import Manifest
 from runtime.types import Artifact
@@ -21,7 +21,8 @@ from runtime.versions.version import LoadedVersion, load_version
 
 log = logging.getLogger(__name__)
 
-DeliveryFactory = Callable[[InstanceKey, LoadedVersion], Delivery]
+DeliveryFactory = Callable[[InstanceKey, LoadedVersion], Delivery | None]
+MarkFactory = Callable[[InstanceKey], Mark]
 
 DRAIN_LIMIT_SECONDS = 60.0  # after it, runs of a retired version are stopped
 WATCH_SECONDS = 1.0  # an upper bound on noticing what a lost wake-up announced
@@ -56,11 +57,18 @@ class VersionManager:
     """`on_change(instance)` is called on the manager's thread after every transition.
 
     A version is announced AVAILABLE before anyone is routed to it, and announced DRAINING before its leases close.
+    What a version's own code does (its load, its warm-up, each of its runs), `mark_of` is told before and after it.
     """
 
-    def __init__(self, make_delivery: DeliveryFactory, on_change: Callable[[Instance], None]) -> None:
+    def __init__(
+        self,
+        make_delivery: DeliveryFactory,
+        on_change: Callable[[Instance], None],
+        mark_of: MarkFactory = lambda _key: Unmarked(),
+    ) -> None:
         self._make_delivery = make_delivery
         self._on_change = on_change
+        self._mark_of = mark_of
         self._targets: dict[InstanceKey, VersionTarget] = {}
         self._instances: dict[InstanceKey, Instance] = {}
         self._lock = threading.Lock()
@@ -164,8 +172,13 @@ class VersionManager:
             self._instances[target.key] = instance
         self._advance(instance, Event.LOAD)
         try:
-            loaded = load_version(target.artifact, target.manifest, lambda: self._advance(instance, Event.LOADED))
-            loaded.start(self._make_delivery(target.key, loaded))
+            mark = self._mark_of(target.key)
+            begun = mark.begin()
+            try:
+                loaded = load_version(target.artifact, target.manifest, lambda: self._advance(instance, Event.LOADED))
+            finally:
+                mark.end(begun)
+            loaded.start(self._make_delivery(target.key, loaded), mark)
         except ServingError as error:
             log.warning("%s/%s: %s %s", target.key.model, target.key.version, error.message, error.detail)
             self._advance(instance, Event.FAIL, error.message)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime.batching.plan import BatchLimits
-from runtime.batching.runner import BatchRunner, Delivery
+from runtime.batching.runner import BatchRunner, Delivery, Mark
 from runtime.errors import LoadError
 from runtime.onnx.session import Session, trim_memory
 from runtime.onnx.warmup import WarmUp, warm_up
@@ -44,13 +44,21 @@ class LoadedVersion:
     def __repr__(self) -> str:
         return f"<LoadedVersion {self.name} {self.digest[:19]} {self.leases!r}>"
 
-    def start(self, delivery: Delivery) -> None:
+    @property
+    def session(self) -> Session | None:
+        """Of a version that is run by hand, under a lease; None once it is unloaded."""
+        return self._session
+
+    def start(self, delivery: Delivery | None, mark: Mark | None = None) -> None:
+        """With a runner that hands its answers to `delivery`; None: whoever loaded the version runs it by hand."""
         if self._session is None:
             raise RuntimeError(f"{self.name} has been unloaded")
+        if delivery is None:
+            return
         batching = self.manifest.batching
         limits = BatchLimits(self.max_rows, batching.max_queue_delay_seconds, batching.max_queue_requests)
         self.runner = BatchRunner(
-            self.name, self._session, limits, self.manifest.instances, self._run_seconds, delivery
+            self.name, self._session, limits, self.manifest.instances, self._run_seconds, delivery, mark
         )
 
     def unload(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,13 @@ from runtime.profile.pane import PaneChanges
 VERSION = VERSIONS[0]
 DAY = LEVELS.retain_seconds
 TICK = Tick(BEGAN, DAY, panes={VERSION: PaneChanges((at(10, 0),))}, collected={"a": 1}, drift={VERSION: "{}"})
+
+MODEL_WITHOUT_ROUTE = f"""
+    INSERT INTO desired_model (name, revision, served, default_target, versions, labels, pinned_versions)
+    VALUES ('iris', 1, 1, 'stable', '{json.dumps([asdict(version) for version in IRIS.versions])}',
+            '{json.dumps(dict(IRIS.labels))}', '{json.dumps(IRIS.pinned_versions)}')
+"""
+"""As a store of the first schema wrote it."""
 
 
 @pytest.fixture
@@ -55,12 +64,13 @@ def test_a_file_from_before_there_were_panes_keeps_its_models_and_gets_them(
     with monkeypatch.context() as older:
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
         first = open_store(path)
-        record = first.put_model(IRIS, expected_revision=0, audit=ENTRY)
+        record = first.append_audit(ENTRY)
+        raw(path, MODEL_WITHOUT_ROUTE)
         with pytest.raises(StoreError, match="failed unexpectedly"):
             first.panes.put_tick(TICK)
         first.close()
     second = open_store(path)
-    assert second.load_models()["iris"].versions == IRIS.versions
+    assert second.load_models() == {"iris": replace(IRIS, revision=1)}
     assert second.list_audit() == [record]
     second.panes.put_tick(TICK)
     assert second.panes.load_panes(VERSION) == [at(10, 0)]

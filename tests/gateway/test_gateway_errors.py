@@ -12,7 +12,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from gateway import errors
 from gateway.control.preparation import VersionFailed
 from gateway.errors import CODES, Denied, Draining, Precondition, Status, Unauthenticated, Unsupported, status_of
-from gateway.store.contract import StoreConflict, StoreCorrupt, StoreError, StoreUnavailable
+from gateway.store.contract import RolloutConflict, StoreConflict, StoreCorrupt, StoreError, StoreUnavailable
 from gateway.throttle import BURST, WINDOW_SECONDS, Throttle
 from runtime.errors import (
     CallerError,
@@ -52,6 +52,7 @@ EXPECTED: list[tuple[ServingError, str, str]] = [
     (Denied("m"), "PERMISSION_DENIED", "PERMISSION_DENIED"),
     (Precondition("m"), "FAILED_PRECONDITION", "FAILED_PRECONDITION"),
     (StoreConflict("m", expected_revision=1, found_revision=2), "ABORTED", "STORE_CONFLICT"),
+    (RolloutConflict("m", 7), "ABORTED", "ROLLOUT_CONFLICT"),
     (StoreUnavailable("m"), "UNAVAILABLE", "STORE_UNAVAILABLE"),
     (StoreCorrupt("m"), "UNAVAILABLE", "STORE_CORRUPT"),
     (StoreError("m"), "UNAVAILABLE", "STORE_FAILED"),

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from gateway.control.fleet import Fleet
-from gateway.messages import Answer, Desired, Hello, Progress, Request, VersionReport
+from gateway.link import Link
+from gateway.messages import Answer, Desired, Hello, ModelOrder, Progress, Request, VersionReport
 from gateway.supervisor.ports import private_listener
 from gateway.telemetry.events import EventLog, LogEvent
-from gateway.worker.link import Link
 
 WAIT_SECONDS = 30.0
 
@@ -64,13 +64,16 @@ class ScriptedWorker:
         self._index = index
         self._pid = pid or os.getpid()
         self._failing = failing
+        self._draining = False
         self._states: dict[tuple[str, int, int], VersionReport] = {}
+        self.orders: tuple[ModelOrder, ...] = ()
         self.link = Link(address, self._greet, self._on_desired)
 
     def _greet(self) -> list[BaseModel]:
         return [Hello(index=self._index, pid=self._pid, transport="queue"), *self._states.values()]
 
     def _on_desired(self, desired: Desired) -> None:
+        self.orders = desired.models
         for model in desired.models:
             prepared = model.prepare if model.prepare_on in (-1, self._index) else ()
             for version in (*model.serve, *prepared):
@@ -81,9 +84,10 @@ class ScriptedWorker:
                 )  # fmt: skip
                 self._states[model.model, version.version, version.generation] = report
                 self.link.report(report)
-        self.link.report(Progress(revision=desired.revision, settled=True, listening=True, draining=False))
+        self.link.report(Progress(revision=desired.revision, settled=True, listening=True, draining=self._draining))
 
     def drain(self) -> None:
+        self._draining = True
         self.link.report(Progress(revision=0, settled=True, listening=True, draining=True))
 
 

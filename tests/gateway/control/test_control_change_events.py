@@ -4,59 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from control_fleet import Linked, linked, worker_at
-from zoo import versioned, write_version
+from change_scene import OLGA, scene
 
-from gateway.control.audit import Actor
-from gateway.control.changes import Changes
-from gateway.store.sql import open_store
 from runtime.errors import LoadError, NotFound
-from runtime.repository.cache import ArtifactCache
-from runtime.repository.repository import Repository
 
-OLGA = Actor("olga", "")
 LOADED, SWAPPED, ROUTED = "driftgate.version.loaded", "driftgate.version.swapped", "driftgate.route.changed"
 REFUSED = "driftgate.change.refused"
-
-
-@dataclass
-class Scene:
-    changes: Changes
-    made: Linked
-    models: Path
-
-    def told(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Name and attributes of the events since the last time, keys without their prefix."""
-        return [
-            (event.name, {key.removeprefix("driftgate."): value for key, value in event.attributes.items()})
-            for event in self.made.events.take(100)
-        ]
-
-
-@asynccontextmanager
-async def scene(folder: Path, failing: tuple[int, ...] = ()) -> AsyncIterator[Scene]:
-    """A model `m` with versions 1 to 3, a worker, and a gateway that has loaded nothing yet."""
-    for version in (1, 2, 3):
-        write_version(folder / "models", "m", version, versioned(float(version)))
-    cache = ArtifactCache(folder / "cache")
-    repository = Repository([str(folder / "models")], cache, settle_seconds=0)
-    async with linked() as made:
-        with closing(open_store(str(folder / "state.db"))) as store, worker_at(made.address, failing=failing) as worker:
-            changes = Changes(store, repository, cache, made.events)
-            changes.fleet = made.fleet
-            await changes.start(load_new=False, workers=1)
-            assert await made.fleet.until(lambda: 0 in made.fleet.workers, 30.0)
-            yield Scene(changes, made, folder / "models")
-            worker.drain()
-            assert await made.fleet.until(lambda: made.fleet.workers[0].draining, 30.0)
-    cache.close()
 
 
 def test_a_first_load_is_a_loaded_version_a_swap_and_a_route(tmp_path: Path) -> None:
@@ -83,7 +39,8 @@ def test_a_first_load_is_a_loaded_version_a_swap_and_a_route(tmp_path: Path) -> 
                 ROUTED,
                 {
                     "model.name": "m", "route.labels": ["stable=3"], "route.previous.labels": [],
-                    "route.default_target": "newest", "route.previous.default_target": "newest", **who,
+                    "route.default_target": "newest", "route.previous.default_target": "newest",
+                    "route.document": "{}", "route.previous.document": "{}", **who,
                 },
             )  # fmt: skip
 

@@ -12,17 +12,23 @@ from gateway.control.desired import (
     Candidate,
     choose_versions,
     model_order,
+    names_at_load,
     next_versions,
+    operators_route,
     pinned_by_names,
+    route_text,
     with_default,
     with_label,
+    with_route,
     without_label,
     without_version,
 )
 from gateway.errors import Precondition
 from gateway.store.contract import DesiredModel, DesiredVersion
 from runtime.errors import NotFound
-from runtime.repository.manifest import manifest_of
+from runtime.repository.manifest import manifest_of, parse_manifest
+from runtime.routing.document import RouteError, parse_route
+from runtime.routing.route import Route
 from runtime.types import Artifact
 
 
@@ -168,6 +174,72 @@ def test_names_pin_what_is_served() -> None:
     assert pinned_by_names(desired(1, labels={"a": 1}, default_target="a")) == (1,)
 
 
+ROUTE = "rules: [{name: r, when: {x: y}, to: 3}]\nsplit: {stable: 9, c: {to: 2, weight: 1}}\nshadows: [{to: 4, of: 2}]"
+
+
+def routed(*versions: int, **fields: Any) -> DesiredModel:
+    return desired(*versions, labels={"stable": 1}, route=route_text(parse_route(ROUTE)), **fields)
+
+
+def test_a_route_pins_what_it_names_by_number_in_rules_splits_and_shadows() -> None:
+    assert pinned_by_names(routed(1, 2, 3, 4, 5)) == (1, 2, 3, 4)
+    assert pinned_by_names(routed(2, 5)) == (2,), "as far as it is served"
+
+
+def test_a_version_or_label_that_the_route_names_stays() -> None:
+    model = routed(1, 2, 3, 4, 5)
+    with pytest.raises(Precondition, match=r"version 3 of model 'm' is named by route\.rules\[0\]\.to: point"):
+        without_version(model, 3)
+    with pytest.raises(
+        Precondition, match=r"version 2 of model 'm' is named by route\.shadows\[0\]\.of, route\.split\.c"
+    ):
+        without_version(model, 2)
+    with pytest.raises(Precondition, match=r"label 'stable' of model 'm' is named by route\.split\.stable: point"):
+        without_label(model, "stable")
+    assert [v.version for v in without_version(model, 5).versions] == [1, 2, 3, 4]
+    assert with_label(model, "stable", 5).labels == {"stable": 5}, "a label that a route names may move"
+
+
+def test_a_route_leads_to_what_is_served_and_every_other_target_is_named() -> None:
+    model = with_route(desired(1, 2, 3, 4, labels={"stable": 1}), parse_route(ROUTE))
+    assert operators_route(model) == parse_route(ROUTE)
+    assert with_route(model, Route()).route == "", "an empty route is none"
+    with pytest.raises(RouteError) as caught:
+        with_route(desired(2, 3), parse_route(ROUTE))
+    assert caught.value.problems == (
+        "split.stable: the model has no label 'stable'; labels: none",
+        "shadows[0].to: the model has no version 4; versions: 2, 3",
+    )
+    with pytest.raises(RouteError, match="the model has no version 2; versions: none"):
+        with_route(desired(2, served=False), parse_route("split: {2: 1}"))
+
+
+def test_names_are_the_manifests_at_the_first_load_and_the_operators_from_then_on() -> None:
+    found = parse_manifest(
+        "labels: {stable: 1, old: 9}\ndefault: stable\nroute: {split: {stable: 1, 2: 1}}", "model.yaml"
+    )
+    first = names_at_load(None, found, (1, 2))
+    assert (first.labels, first.default_target) == ({"stable": 1}, "stable")
+    assert first.route == '{"split":{"stable":1,"2":1}}'
+    later = names_at_load(desired(1, 2, labels={"b": 2}, default_target="b"), found, (1, 2))
+    assert (later.labels, later.default_target, later.route) == ({"b": 2}, "b", "")
+
+
+def test_a_load_without_what_the_route_leads_to_is_refused_with_every_target() -> None:
+    found = parse_manifest("route: {split: {stable: 1, 2: 1}}", "model.yaml")
+    with pytest.raises(Precondition) as caught:
+        names_at_load(None, found, (1,))
+    assert caught.value.message == (
+        "model.yaml's route leads to what would not be served (change route, labels or versions):\n"
+        "split.stable: the model has no label 'stable'; labels: none;\n"
+        "split.2: the model has no version 2; versions: 1"
+    )
+    with pytest.raises(
+        Precondition, match=r"the route leads to what .* \(change the route, or load these too\):\nrules"
+    ):
+        names_at_load(routed(1, 2, 4), manifest("all"), (1, 2, 4))
+
+
 def test_workers_are_told_where_the_files_are_and_what_lacks_them() -> None:
     model = desired(1, 2, labels={"a": 1}, default_target="a")
     order = model_order(
@@ -176,12 +248,14 @@ def test_workers_are_told_where_the_files_are_and_what_lacks_them() -> None:
         prepare=[(DesiredVersion(3, "sha256:c", 2, {"instances": 2}), candidate(3, "sha256:c"))],
         prepare_on=0,
         unavailable={1: "not loaded", 4: "incomplete: it is empty"},
+        route=parse_route("split: {a: 9, 2: 1}"),
     )
     assert [(v.version, v.digest, v.folder, v.model_filename) for v in order.serve] == [
         (1, "sha256:a", "/cache/sha256:a", "net.onnx")
     ]
     assert [(v.version, v.generation, v.manifest) for v in order.prepare] == [(3, 2, {"instances": 2})]
     assert (order.labels, order.default_target, order.prepare_on) == ({"a": 1}, "a", 0)
+    assert order.route == '{"split":{"a":9,"2":1}}'
     assert order.unavailable == {
         2: "its files are neither in the repository nor in the cache", 4: "incomplete: it is empty"
     }  # fmt: skip
@@ -194,5 +268,6 @@ def test_nothing_of_an_unloaded_model_is_ordered() -> None:
         prepare=(),
         prepare_on=-1,
         unavailable={1: "unloaded"},
+        route=Route(),
     )
-    assert (order.serve, order.unavailable) == ((), {1: "unloaded"})
+    assert (order.serve, order.unavailable, order.route) == ((), {1: "unloaded"}, "")

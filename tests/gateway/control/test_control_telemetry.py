@@ -36,10 +36,10 @@ class Gateway:
         self.segment = create_tally("exported", COUNTS)
         self.settings = read_settings(environment)
         self._orders = Spawn(
-            config=Config(models=[str(tmp_path)]), index=-1, parent_pid=0, link_address="", page_fds=(), series_fds=(),
-            ring_fds=(), arena_fds=(), pane_control_fd=-1, export_fd=self.segment.fd, tally_fd=-1, listener_fd=-1,
-            http_fd=-1, grpc_address="", admin_address="", state_dir=str(tmp_path), started_at_seconds=0.0,
-            instance_id="i", log_style="json",
+            config=Config(models=[str(tmp_path)]), index=-1, parent_pid=0, link_address="", page_fds=(),
+            shadow_page_fd=-1, series_fds=(), ring_fds=(), arena_fds=(), pane_control_fd=-1,
+            export_fd=self.segment.fd, tally_fd=-1, listener_fd=-1, http_fd=-1, grpc_address="", admin_address="",
+            state_dir=str(tmp_path), started_at_seconds=0.0, instance_id="i", log_style="json",
         )  # fmt: skip
 
     def control(self) -> TelemetryExport:

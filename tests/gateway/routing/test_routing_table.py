@@ -7,9 +7,15 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from route_samples import REQUESTS, ROUTES, Asked
 
+from gateway.routing.decision import DEFAULT, Decision
+from gateway.routing.router import Router
 from gateway.routing.table import ModelRoute, RouteTable
 from runtime.errors import NotFound, NotReady
+from runtime.routing.document import parse_route
+from runtime.routing.route import Route
+from runtime.shm.record_layout import Reason
 
 
 def table(
@@ -125,3 +131,71 @@ def test_every_name_is_either_found_or_explained(
         error = routes.why_not("m", name)
         known = named in unavailable or name == ""
         assert type(error) is (NotReady if known else NotFound)
+
+
+def routed(
+    text: str, default: str = "", unavailable: Mapping[int, str] | None = None, labels: Mapping[str, int] | None = None
+) -> RouteTable[str]:
+    targets = {version: f"target {version}" for version in (1, 2)}
+    router = Router("m", parse_route(text))
+    return RouteTable([ModelRoute("m", targets, labels or {"stable": 1}, default, unavailable or {}, router)])
+
+
+def test_with_a_route_a_name_still_takes_one_look_up_and_no_name_comes_to_the_junction() -> None:
+    routes = routed("split: {stable: 1}")
+    assert routes.route("m", "2") == ("target 2", ("pinned", Reason.VERSION))
+    assert routes.route("m", "stable") == ("target 1", ("stable", Reason.LABEL))
+    assert routes.route("m", "") is None
+    way = routes.junctions["m"].lead((), None, "")
+    assert (way.target, way.version, way.routing) == ("target 1", 1, ("stable", Reason.DRAWN))
+    assert table().junctions == {}
+
+
+@pytest.mark.parametrize(("default", "expected"), [("", "target 2"), ("stable", "target 1"), ("3", None)])
+def test_what_describes_the_model_is_its_default_whatever_its_route_says(default: str, expected: str | None) -> None:
+    assert routed("split: {stable: 1}", default).find("m", "") == expected
+
+
+def test_equal_decisions_are_one_routing_by_value_over_all_tables() -> None:
+    """Records number routings by value: tables come and go, and may not fill what remembers them."""
+    first, second = (routed("split: {stable: 1, '2': 1}").junctions["m"]._ways.values() for _ in range(2))
+    assert {way.routing for way in first} == {way.routing for way in second}
+
+
+LED = " (the model's route leads this request there, as variant 'v')"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("", "model 'm' version 3 is not ready: loading"),
+        ("3", f"model 'm' version 3 is not ready: loading{LED}"),
+        ("7", f"model 'm' has no version or label '7'; versions: 1, 2, 3; labels: stable{LED}"),
+    ],
+)
+def test_where_a_route_leads_to_nothing_the_server_is_at_fault(target: str, message: str) -> None:
+    routes = routed("split: {v: {to: 3, weight: 1}}", "3", {3: "loading"})
+    error = routes.why_not_led("m", Decision(target, "v", Reason.DRAWN) if target else DEFAULT)
+    assert (type(error), error.message) == (NotReady, message)
+
+
+@given(
+    ROUTES,
+    st.dictionaries(st.sampled_from(["stable", "canary"]), st.integers(1, 3)),
+    st.sampled_from(["", "1", "3", "canary"]),
+    st.lists(REQUESTS, max_size=8),
+)
+def test_a_junction_leads_where_the_decision_says(
+    route: Route, labels: dict[str, int], default: str, requests: list[Asked]
+) -> None:
+    router = Router("m", route, draw=lambda: 0.5)
+    targets = {1: "target 1", 2: "target 2"}
+    routes = RouteTable([ModelRoute("m", targets, labels, default, {3: "loading"}, router)])
+    for asked in requests:
+        decision = router.decide("", *asked[1:])
+        way = routes.junctions["m"].lead(*asked[1:])
+        assert way.decision is decision
+        assert way.routing == (decision.variant, decision.reason)
+        assert way.target == routes.find("m", decision.target)
+        if way.target is None:
+            assert type(routes.why_not_led("m", decision)) is NotReady

@@ -335,3 +335,36 @@ def test_under_many_threads_each_request_gets_its_own_answer_exactly_once(
     for request, value in everything:
         np.testing.assert_array_equal(delivery.answer(request)[0], np.full((request.rows, 4), value + 1))
     assert runner.pending_requests == 0
+
+
+class Marks:
+    """A Mark that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.under_way: set[int] = set()
+        self.begun = 0
+
+    def begin(self) -> int:
+        self.begun += 1
+        self.under_way.add(self.begun)
+        return self.begun
+
+    def end(self, begun: int) -> None:
+        self.under_way.remove(begun)
+
+
+@pytest.mark.parametrize("model", ["add", "gather"])
+def test_each_run_is_marked_and_no_mark_stays_whether_it_fails_or_not(
+    model: str, tmp_path: Path, delivery: Deliveries
+) -> None:
+    marks = Marks()
+    session = session_of(tmp_path, versioned(1.0) if model == "add" else built("gather"))
+    runner = BatchRunner("m/1", session, LIMITS, 1, INLINE, delivery, marks)
+    if model == "add":
+        requests = [rows_of(session, 1.0), rows_of(session, 2.0)]
+    else:
+        requests = [request_of(session.signature, by_name["gather"].failing(np.random.default_rng(1), 2))]
+    runner.submit(requests)
+    delivery.wait(requests)
+    runner.close()
+    assert (marks.begun, marks.under_way) == (1, set())

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from runtime.errors import LoadError
 from runtime.repository.manifest import Manifest, ManifestError, parse_manifest
 from runtime.repository.policy import VersionPolicy
+from runtime.routing.route import Condition, Match, Route, Rule, Variant
 
 EVERYTHING = """
 versions: {specific: [3, 1]}
 labels: {stable: 1, canary-2.x: 3}
 default: stable
+route: {rules: [{name: r, when: {x: y}, to: 3}], split: {stable: 9, 3: 1}}
 batching: {max_batch_size: 0, max_queue_delay_seconds: 2e-3, max_queue_requests: 10}
 session:
   intra_op_threads: 4
@@ -55,6 +57,10 @@ def test_every_field_is_read():
     assert manifest.versions == VersionPolicy("specific", versions=(1, 3))
     assert manifest.labels == {"stable": 1, "canary-2.x": 3}
     assert manifest.default == "stable"
+    assert manifest.route == Route(
+        (Rule("r", (Condition("x", Match.EXACT, "y"),), target="3"),),
+        (Variant("stable", "stable", 9), Variant("3", "3", 1)),
+    )
     assert manifest.batching.model_dump() == {
         "max_batch_size": 0,
         "max_queue_delay_seconds": 0.002,
@@ -156,6 +162,16 @@ def test_every_problem_is_named_at_once_with_path_expectation_and_value():
         "warmup.runs: expected an integer 1..100, got 0",
         "instances: expected an integer 1..64, got 2.0",
         "description: expected a text, got ['a']",
+    )
+
+
+def test_every_problem_of_a_route_is_named_with_its_place_beside_all_others():
+    text = "instances: 0\nroute: {salt: 7, split: {a: 0}, shadows: [{of: a}]}\nlabels: {a: 0}\n"
+    assert sorted(problem.partition(":")[0] for problem in problems_of(text)) == [
+        "instances", "labels.a", "route.salt", "route.shadows[0].to", "route.split",
+    ]  # fmt: skip
+    assert problems_of("route: stable\n") == (
+        "route: expected a mapping with sticky, salt, rules, split, shadows, got 'stable'",
     )
 
 

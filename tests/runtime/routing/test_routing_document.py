@@ -16,7 +16,7 @@ from runtime.routing.document import (
     route_of,
     to_json,
 )
-from runtime.routing.route import Condition, Match, Route, Rule, Source, Sticky, Variant
+from runtime.routing.route import Condition, Match, Route, Rule, Shadow, Source, Sticky, Variant
 
 TEXT = """
 sticky: {metadata: X-User-Id}
@@ -32,6 +32,9 @@ split:
   stable: 95
   challenger: {to: canary, weight: 5}
   3: 0
+shadows:
+  - {to: 8, percent: 10, of: stable, tolerance: {absolute: 1e-3}, worst: 4, inputs: true, redact: [age]}
+  - to: next
 """
 READ = Route(
     rules=(
@@ -46,6 +49,10 @@ READ = Route(
     split=(Variant("stable", "stable", 95), Variant("challenger", "canary", 5), Variant("3", "3", 0)),
     sticky=Sticky(Source.METADATA, "x-user-id"),
     salt="spring",
+    shadows=(
+        Shadow("8", 0.1, "stable", absolute=1e-3, worst=4, inputs=True, redact=("age",)),
+        Shadow("next"),
+    ),
 )  # fmt: skip
 
 
@@ -65,6 +72,17 @@ def test_every_route_comes_back_equal_from_the_store_and_from_yaml(route: Route)
     assert read_route(document_of(route)) == (route, [])
 
 
+@given(st.floats(1e-6, 100))
+def test_a_percentage_is_written_as_it_was_read(percent: float) -> None:
+    route = parse_route(f"shadows: [{{to: 3, percent: {percent!r}}}]")
+    assert from_json(to_json(route)) == route
+
+
+def test_a_percentage_is_written_short() -> None:
+    document = document_of(parse_route("shadows: [{to: 3, percent: 7}]"))
+    assert document == {"shadows": [{"to": "3", "percent": 7}]}
+
+
 NAME = "a letter, then up to 62 letters, digits, '.', '_' or '-'"
 TARGET = f"a version's number or a label ({NAME})"
 KEY = "a metadata key of 1 to 128 lower-case letters, digits, '-', '_' and '.'"
@@ -74,6 +92,13 @@ CONDITION = "a text, or one of {exact: text}, {prefix: text}, {regex: text}"
 STICKY = "request_id, {metadata: key} or {parameter: name}"
 
 
+SHADOW_KEYS = "to, percent, of, tolerance, worst, inputs, redact"
+
+
+def one_shadow(**fields: object) -> dict[str, object]:
+    return {"shadows": [{"to": "a"} | fields]}
+
+
 def one_rule(**fields: object) -> dict[str, object]:
     return {"rules": [{"name": "r", "when": {"x": "y"}, "to": "a"} | fields]}
 
@@ -81,8 +106,8 @@ def one_rule(**fields: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("document", "problem"),
     [
-        ([], "the document: expected a mapping with sticky, salt, rules, split, got []"),
-        ({"stiky": 1}, "stiky: unknown key; did you mean sticky? known keys are sticky, salt, rules, split"),
+        ([], "the document: expected a mapping with sticky, salt, rules, split, shadows, got []"),
+        ({"stiky": 1}, "stiky: unknown key; did you mean sticky? known keys are sticky, salt, rules, split, shadows"),
         ({"sticky": "user"}, f"sticky: expected {STICKY}, got 'user'"),
         ({"sticky": {"metadata": "a", "parameter": "b"}},
          f"sticky: expected {STICKY}, got {{'metadata': 'a', 'parameter': 'b'}}"),
@@ -122,6 +147,31 @@ def one_rule(**fields: object) -> dict[str, object]:
          "split.a.two: unknown key; did you mean to? known keys are to, weight"),
         ({"split": {"a b": 1}}, f"split.'a b': expected a variant's name: {TARGET}, got 'a b'"),
         ({"split": {3: 1, "3": 1}}, "split.3: given twice, as a number and as a text"),
+        ({"shadows": {"to": 3}}, "shadows: expected a list of at most 4 shadows, got {'to': 3}"),
+        ({"shadows": [0] * 5}, "shadows: expected a list of at most 4 shadows, got '5 shadows'"),
+        ({"shadows": [3]}, f"shadows[0]: expected a mapping with {SHADOW_KEYS}, got 3"),
+        ({"shadows": [{}]}, f"shadows[0].to: expected {TARGET}, got null"),
+        ({"shadows": [{"to": 3}, {"to": "3"}]},
+         "shadows[1].to: '3' is already the target of shadow 0: give each target once"),
+        (one_shadow(too=1), f"shadows[0].too: unknown key; did you mean to? known keys are {SHADOW_KEYS}"),
+        (one_shadow(of=0), f"shadows[0].of: expected {TARGET}, got 0"),
+        (one_shadow(of="a"), "shadows[0].of: 'a' would get copies of its own requests: name another"),
+        (one_shadow(percent=0), "shadows[0].percent: expected a number 1e-06..100, got 0"),
+        (one_shadow(percent=100.1), "shadows[0].percent: expected a number 1e-06..100, got 100.1"),
+        (one_shadow(percent=True), "shadows[0].percent: expected a number 1e-06..100, got true"),
+        (one_shadow(percent=float("nan")), "shadows[0].percent: expected a number 1e-06..100, got nan"),
+        (one_shadow(tolerance=1e-6),
+         "shadows[0].tolerance: expected a mapping with absolute, relative, got 1e-06"),
+        (one_shadow(tolerance={"relative": -1}),
+         "shadows[0].tolerance.relative: expected a number of 0 or more, got -1"),
+        (one_shadow(tolerance={"absolute": float("inf")}),
+         "shadows[0].tolerance.absolute: expected a number of 0 or more, got inf"),
+        (one_shadow(worst=257), "shadows[0].worst: expected an integer 0..256, got 257"),
+        (one_shadow(inputs="yes"), "shadows[0].inputs: expected true or false, got 'yes'"),
+        (one_shadow(redact="age"),
+         "shadows[0].redact: expected a list of at most 256 names of features, got 'age'"),
+        (one_shadow(redact=["age", 3]), "shadows[0].redact[1]: expected a name of 1 to 256 characters, got 3"),
+        (one_shadow(redact=["age", "age"]), "shadows[0].redact[1]: 'age' is given twice"),
     ],
 )  # fmt: skip
 def test_a_problem_says_where_what_was_expected_and_what_came(document: object, problem: str) -> None:
@@ -165,15 +215,14 @@ def test_text_that_is_no_yaml_is_refused_in_words() -> None:
 
 
 WORDS = ["sticky", "salt", "rules", "split", "name", "when", "to", "weight", "regex", "metadata"]
+WORDS += ["shadows", "percent", "of", "tolerance", "absolute", "worst", "inputs", "redact"]
 ANYTHING = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.sampled_from(["x", "canary", "3"])),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(
             st.one_of(
-                st.sampled_from(
-                    ["sticky", "salt", "rules", "split", "name", "when", "to", "weight", "regex", "metadata"]
-                ),
+                st.sampled_from(WORDS),
                 st.text(max_size=3),
                 st.integers(),
             ),

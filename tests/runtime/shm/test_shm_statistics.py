@@ -113,7 +113,7 @@ def only(page: Segment) -> VersionCounts:
 
 def test_the_page_is_as_large_as_drawn(page: Segment) -> None:
     assert (page.size_bytes, PAGE_BYTES) == (PAGE_BYTES, HEADER_BYTES + SLOTS * SLOT_WORDS * 8)
-    assert SLOT_WORDS * 8 == 8 + 128 + 8 + 12 * 8 + 32 * 5 * 8
+    assert SLOT_WORDS * 8 == 8 + 128 + 8 + 12 * 8 + 8 + 8 + 16 * 8 + 32 * 5 * 8
     assert StatisticsReader([page]).totals() == []
 
 

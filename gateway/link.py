@@ -1,6 +1,6 @@
-"""A worker's end of the socket to control: connects, and connects again, for as long as the worker lives.
+"""A process's end of the socket to control: connects, and connects again, for as long as the process lives.
 
-Nothing on the request path waits for it. While control is away the worker serves what it has.
+Nothing on the request path waits for it. While control is away a worker serves what it has.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MAX_OUTGOING = 10_000  # reports waiting for control; beyond it the oldest conne
 MAX_REQUESTS = 256  # clients waiting for control through this worker
 
 OnAnswer = Callable[[Answer | None], None]
+OnSent = Callable[[bool], None]
 
 
 class Link:
@@ -37,7 +38,7 @@ class Link:
         self._address = address
         self._greet = greet
         self._on_desired = on_desired
-        self._outgoing: queue.Queue[bytes | None] = queue.Queue(MAX_OUTGOING)
+        self._outgoing: queue.Queue[tuple[bytes, OnSent | None] | None] = queue.Queue(MAX_OUTGOING)
         self._connection: socket.socket | None = None
         self._heard = False  # anything on this connection: the supervisor's socket takes connections without control
         self._ids = itertools.count(1)
@@ -65,6 +66,17 @@ class Link:
         if self._connection is not None:
             self._put(frame(message))
 
+    def deliver(self, message: BaseModel, on_sent: OnSent) -> None:
+        """For what no greeting repeats. `on_sent` is called once, with False where the message was not sent because
+        control is away.
+        """
+        with self._lock:
+            there = self._heard
+        if there:
+            self._put(frame(message), on_sent)
+        else:
+            on_sent(False)
+
     def ask(self, verb: Any, on_answer: OnAnswer, **fields: Any) -> bool:
         """`on_answer` is called once, with None if control went away. False: control is away or busy."""
         with self._lock:
@@ -75,12 +87,13 @@ class Link:
         self._put(frame(Request(id=number, verb=verb, **fields)))
         return True
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes, on_sent: OnSent | None = None) -> None:
         try:
-            self._outgoing.put_nowait(data)
+            self._outgoing.put_nowait((data, on_sent))
         except queue.Full:
             log.warning("control does not read its messages; connecting anew")
             self._disconnect()
+            _tell(on_sent, sent=False)
 
     def _receive_forever(self) -> None:
         wait = FIRST_RETRY_SECONDS
@@ -110,7 +123,9 @@ class Link:
             connection.close()
             raise
         while not self._outgoing.empty():  # what was meant for an earlier connection
-            self._outgoing.get_nowait()
+            stale = self._outgoing.get_nowait()
+            if stale is not None:
+                _tell(stale[1], sent=False)
         with self._lock:
             self._connection = connection
         for message in self._greet():
@@ -134,16 +149,21 @@ class Link:
 
     def _send_forever(self) -> None:
         while True:
-            data = self._outgoing.get()
-            if data is None:
+            item = self._outgoing.get()
+            if item is None:
                 return
+            data, on_sent = item
             connection = self._connection
             if connection is None:
+                _tell(on_sent, sent=False)
                 continue
             try:
                 connection.sendall(data)
             except OSError:
                 self._disconnect()
+                _tell(on_sent, sent=False)
+            else:
+                _tell(on_sent, sent=True)
 
     def _disconnect(self) -> None:
         with self._lock:
@@ -156,3 +176,8 @@ class Link:
             connection.close()
         for on_answer in waiting.values():
             on_answer(None)
+
+
+def _tell(on_sent: OnSent | None, *, sent: bool) -> None:
+    if on_sent is not None:
+        on_sent(sent)
