@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from gateway import messages
+from gateway import link, messages
 from gateway.config import Config, Drain, Limits, Restart, Statistics, Telemetry
 from gateway.control import admin, changes, drift_budget, drift_history, events, fleet, preparation, rollout_admin
 from gateway.control import main as control
 from gateway.supervisor import log_relay, ports, restart
 from gateway.supervisor import main as supervisor
 from gateway.wire import encode, layout
-from gateway.worker import health, link, observer, streams
+from gateway.worker import health, observer, streams
 from gateway.worker.transport import queue
 from generator.markdown import NOTHING, code, number, size, table
 from runtime.batching import runner
