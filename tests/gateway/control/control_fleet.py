@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -58,24 +60,46 @@ async def linked() -> AsyncIterator[Linked]:
 
 
 class ScriptedWorker:
-    """Says of every version it is told to hold that it is available, or of those in `failing` that it is not."""
+    """Says of every version it is told to hold that it is available, or of those in `failing` that it is not.
 
-    def __init__(self, address: str, index: int = 0, pid: int = 0, failing: tuple[int, ...] = ()) -> None:
+    `breaking`: of these it says nothing. `seen`: versions that it was ever told to hold.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        index: int = 0,
+        pid: int = 0,
+        failing: tuple[int, ...] = (),
+        breaking: tuple[int, ...] = (),
+        role: Literal["worker", "shadow"] = "worker",
+    ) -> None:
         self._index = index
         self._pid = pid or os.getpid()
         self._failing = failing
+        self._breaking = breaking
+        self._role = role
+        self.seen: set[int] = set()
+        self.asked = threading.Event()  # to hold any version
         self._states: dict[tuple[str, int, int], VersionReport] = {}
         self.orders: tuple[ModelOrder, ...] = ()
         self.link = Link(address, self._greet, self._on_desired)
 
     def _greet(self) -> list[BaseModel]:
-        return [Hello(index=self._index, pid=self._pid, transport="queue"), *self._states.values()]
+        return [Hello(index=self._index, pid=self._pid, transport="queue", role=self._role), *self._states.values()]
 
     def _on_desired(self, desired: Desired) -> None:
         self.orders = desired.models
         for model in desired.models:
-            prepared = model.prepare if model.prepare_on in (-1, self._index) else ()
-            for version in (*model.serve, *prepared):
+            if self._role == "shadow":
+                wanted = model.prepare if model.prepare_on_shadow else ()
+            else:
+                wanted = (*model.serve, *(model.prepare if model.prepare_on in (-1, self._index) else ()))
+            for version in wanted:
+                self.seen.add(version.version)
+                self.asked.set()
+                if version.version in self._breaking:
+                    continue
                 failed = version.version in self._failing
                 report = VersionReport(
                     model=model.model, version=version.version, digest=version.digest, generation=version.generation,
@@ -102,7 +126,6 @@ def worker_at(address: str, index: int = 0, pid: int = 0, failing: tuple[int, ..
 def main() -> None:
     """A worker's process: `python control_fleet.py ADDRESS INDEX`, until it is ended. The address is in hexadecimal."""
     import sys
-    import threading
 
     with worker_at(bytes.fromhex(sys.argv[1]).decode(), int(sys.argv[2])):
         threading.Event().wait()
