@@ -20,7 +20,7 @@ from grpc_tools import protoc  # type: ignore[import-untyped]
 from gateway.wire.decode import KNOWN_TRITON_PARAMETERS
 from gateway.worker.inference_service import EXTENSIONS
 from gateway.worker.streams import GRPC_ERRORS
-from gateway.worker.target import DIGEST_HEADER, VERSION_HEADER
+from gateway.worker.target import DIGEST_HEADER, REASON_HEADER, VARIANT_HEADER, VERSION_HEADER
 from generator.markdown import NOTHING, code, heading, sentence, table
 from runtime.onnx.dtypes import DATATYPES
 
@@ -73,6 +73,16 @@ def _conventions() -> str:
     metadata = [
         (code(VERSION_HEADER), "response header", "The version that answered. Unary calls only."),
         (code(DIGEST_HEADER), "response header", "Its digest, `sha256:<hex>`. Unary calls only."),
+        (
+            code(VARIANT_HEADER.decode()),
+            "response header",
+            "The arm that was taken: `default`, `pinned`, a label, a variant, `rule/variant`. Unary calls only.",
+        ),
+        (
+            code(REASON_HEADER.decode()),
+            "response header",
+            "What chose it: `default`, `version`, `label`, `rule`, `sticky` or `drawn`. Unary calls only.",
+        ),
         (code(GRPC_ERRORS), "request, ModelStreamInfer", "`true`: an error ends the stream with a status."),
         (code("authorization"), "request, RepositoryModelLoad and Unload", "`Bearer <token>`, where it is asked for."),
     ]
@@ -80,7 +90,7 @@ def _conventions() -> str:
         (code("timeout"), "int64, microseconds", "The request is refused if it waits longer. 0: no such limit."),
         (known, "bool", "On a stream: the answer carries `triton_final_response`."),
         ("other `triton_*` names", "", "Refused with INVALID_ARGUMENT."),
-        ("other names", "", "Ignored."),
+        ("other names", "", "Ignored, but where the model's route takes its sticky key from one."),
     ]
     return "\n".join(
         (
@@ -88,6 +98,7 @@ def _conventions() -> str:
             table(headers, rows),
             "## Metadata\n",
             table(("name", "where", "meaning"), metadata),
+            "Variant and reason are sent where the model has a route, or the request names a version or label.\n",
             "## Request parameters\n",
             table(("name", "type", "meaning"), parameters),
             f"ServerMetadata names these extensions: {', '.join(code(name) for name in EXTENSIONS)}.\n\n",

@@ -83,10 +83,9 @@ class Junction(Generic[V]):
     `parameter`: the name of the request parameter that is the sticky key; "" where it is none.
     """
 
-    __slots__ = ("_decide", "_ways", "model", "parameter", "serves")
+    __slots__ = ("_decide", "_ways", "parameter", "serves")
 
     def __init__(self, route: ModelRoute[V], router: Router) -> None:
-        self.model = route.model
         sticky = router.route.sticky
         self.parameter = sticky.name if sticky is not None and sticky.source is Source.PARAMETER else ""
         self._decide = router.decide

@@ -35,7 +35,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("driftgate.model.name", "string", (SPAN, RUN_SPAN, METRIC, EVENT), "The model."),
     Attribute("driftgate.model.version", "int", (SPAN, RUN_SPAN, METRIC, EVENT), "The version."),
     Attribute("driftgate.model.digest", "string", (SPAN, RUN_SPAN, EVENT), "SHA-256 of that version's files."),
-    Attribute("driftgate.route.variant", "string", (SPAN, METRIC), "The route's arm: default, pinned, or a label."),
+    Attribute(
+        "driftgate.route.variant", "string", (SPAN, METRIC), "The route's arm: default, pinned, a label, a variant."
+    ),
     Attribute(
         "driftgate.route.reason", "string", (SPAN,), "What chose it: default, label, version, rule, sticky, drawn."
     ),

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from gateway.routing.router import Parameters
-from gateway.routing.table import Junction
+from gateway.routing.table import Junction, Way
 from runtime.batching.request import Request
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Layout(Generic[T]):
         self._id = id_range
         self._raws = raws
         self._form = _form_of(request)
-        self._forms = {target: self._form}
+        self._forms: dict[T | None, Form] = {target: self._form}
         self._routing = request.routing
         self.target = target
         self.timeout_seconds = timeout_seconds
@@ -96,13 +96,18 @@ class Layout(Generic[T]):
         request.routing = self._routing
         return request
 
-    def fit(self, request: Request, target: T) -> bool:
-        """Makes what `read` gave a request for `target`; False if nothing is known of that version yet."""
+    def fit(self, request: Request, way: Way[T]) -> T | None:
+        """Makes what `read` gave a request for the version that `way` leads to, which is the answer.
+
+        None: nothing is known of that version yet, or it cannot answer.
+        """
+        target = way.target
         form = self._forms.get(target)
         if form is None:
-            return False
+            return None
         request.shapes, request.outputs, request.rows, request.key = form
-        return True
+        request.routing = way.routing
+        return target
 
     def add(self, read: Request, decoded: Request, target: T) -> None:
         """The same message, `read` here and `decoded` for another version, which Decoder.plain has allowed."""

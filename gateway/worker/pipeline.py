@@ -170,8 +170,13 @@ class Pipeline:
         else:
             layout, request = known
             target, timeout = layout.target, layout.timeout_seconds
-            if layout.junction is not None:
-                target, request = self._lead(routes, layout.junction, layout, call, payload, request)
+            if layout.junction is not None:  # it decides once, whatever comes after
+                way = layout.junction.lead(call.metadata, layout.parameters, request.id)
+                fitted = layout.fit(request, way)
+                if fitted is not None:
+                    target = fitted
+                else:
+                    target, request = self._lead(routes, layout, way, call, payload, request)
         request.deadline_seconds = call.deadline_seconds
         if timeout != math.inf:
             request.deadline_seconds = min(request.deadline_seconds, time.time() + timeout)
@@ -194,7 +199,7 @@ class Pipeline:
                 raise routes.table.why_not(message.model_name, message.model_version)
             parameters = _key_parameter(junction, message)
             way = junction.lead(call.metadata, parameters, message.id)
-            found = self._reached(routes, call, way, junction.model, message.id), way.routing
+            found = self._reached(routes, call, way, message), way.routing
         target, routing = found
         request, timeout = self._fitted(call, message, target, routing)
         if target.decoder.plain(message):
@@ -202,30 +207,20 @@ class Pipeline:
         return target, request, timeout
 
     def _lead(
-        self,
-        routes: Routes,
-        junction: Junction[Target],
-        layout: Layout[Target],
-        call: Call,
-        payload: bytes,
-        request: Request,
+        self, routes: Routes, layout: Layout[Target], way: Way[Target], call: Call, payload: bytes, request: Request
     ) -> tuple[Target, Request]:
-        """A request of a known layout whose route decides where it goes. It decides once, whatever comes after."""
-        way = junction.lead(call.metadata, layout.parameters, request.id)
-        target = self._reached(routes, call, way, junction.model, request.id)
-        if layout.fit(request, target):
-            request.routing = way.routing
-            return target, request
-        message = parse(payload)  # equal, but for values, to one that was parsed
+        """A request of a known layout that goes to a version which has not met the layout yet, or cannot answer."""
+        message = parse(payload)  # equal, but for values and id, to one that was parsed
+        target = self._reached(routes, call, way, message)
         decoded, _ = self._fitted(call, message, target, way.routing)
         if target.decoder.plain(message):
             layout.add(request, decoded, target)
         return target, decoded
 
-    def _reached(self, routes: Routes, call: Call, way: Way[Target], model: str, request_id: str) -> Target:
+    def _reached(self, routes: Routes, call: Call, way: Way[Target], message: pb.ModelInferRequest) -> Target:
         if way.target is None:
-            self._note(call, request_id)
-            raise Unreached(model, way, routes.table.why_not_led(model, way.decision))
+            self._note(call, message.id)
+            raise Unreached(message.model_name, way, routes.table.why_not_led(message.model_name, way.decision))
         return way.target
 
     def _fitted(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from gateway.errors import Status, status_of
-from gateway.routing.table import Routing
+from gateway.routing.table import DEFAULT, Routing
 from gateway.telemetry.context import BACK, Tracer, log_fields
 from gateway.telemetry.recorder import NOBODY, Recorder
 from gateway.wire.decode import Decoder
@@ -63,6 +63,7 @@ class Target:
             (VERSION_HEADER.encode(), str(version.version).encode()),
             (DIGEST_HEADER.encode(), version.digest.encode()),
         )
+        # Two more cost 2 to 4 % of a small model's CPU time: they are left out where no route and no name decides.
         self._headers_of: dict[Routing, Headers] = {}
         self._counters = counters
         self._on_done = on_done
@@ -94,8 +95,8 @@ class Target:
         except Exception as error:
             self._refuse_all(requests, status_of(error, self.version.name))
             return
-        headers: Headers = ()
-        routing = None
+        headers: Headers = self._headers
+        routing = DEFAULT
         for request, response in zip(requests, responses, strict=True):
             if request.routing is not routing:
                 routing = request.routing
@@ -121,7 +122,7 @@ class Target:
             copier.offer(requests, answers, times)
 
     def _headers_with(self, routing: Routing) -> Headers:
-        """All but the trace context."""
+        """All but the trace context, of a routing that was not met before."""
         variant = (VARIANT_HEADER, routing.variant.encode())
         reason = (REASON_HEADER, Reason(routing.reason).name.lower().encode())
         if len(self._headers_of) >= ROUTINGS_KEPT:

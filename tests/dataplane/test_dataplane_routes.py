@@ -23,7 +23,7 @@ from runtime.shm.record_layout import Reason
 TIMEOUT_SECONDS = 20.0
 ROW = np.zeros((1, 4), np.float32)
 Answered = tuple[int, str, str]
-"""Version, variant, reason."""
+"""Version, variant, reason; the last two "" where the reply does not say them."""
 
 PRECEDENCE = """
 sticky: {metadata: x-user}
@@ -65,7 +65,7 @@ def sent(client: Client, request: pb.ModelInferRequest, metadata: Metadata = ())
     told = dict(call.initial_metadata())
     assert (response.model_name, response.id) == (request.model_name, request.id)
     assert told["driftgate-model-version"] == response.model_version
-    return int(response.model_version), told["driftgate-variant"], told["driftgate-reason"]
+    return int(response.model_version), told.get("driftgate-variant", ""), told.get("driftgate-reason", "")
 
 
 class Triton:
@@ -113,8 +113,9 @@ def test_a_version_wins_over_a_label_over_a_rule_over_weight_over_the_default(
     worker.order(PRECEDENCE.partition("split: {stable")[0], default="canary")
     assert ask(USER) == ask() == (2, "default", "default")
     worker.order()
-    assert ask(USER, STAFF) == (2, "default", "default"), "without a default the newest answers"
-    expected += [(2, "default", "default")] * 3
+    assert ask(USER, STAFF) == (2, "", ""), "without a default the newest answers; without a route there is no variant"
+    assert ask(version="1") == (1, "pinned", "version")
+    expected += [(2, "default", "default")] * 3 + [(1, "pinned", "version")]
     assert worker.recorded(len(expected)) == [(variant, Reason[reason.upper()]) for _, variant, reason in expected]
     assert worker.counted(len(expected)) == Counter((version, variant, 0) for version, variant, _ in expected)
 
@@ -267,10 +268,11 @@ def test_a_new_route_is_followed_by_the_next_request_and_one_that_is_gone_leaves
     for route, default, expected in (
         ("split: {stable: 1}", "canary", (1, "stable", "drawn")),
         ("split: {canary: 1}", "stable", (2, "canary", "drawn")),
-        ("{}", "stable", (1, "default", "default")),
-        ("salt: x", "canary", (2, "default", "default")),
+        ("{}", "stable", (1, "", "")),
+        ("salt: x", "canary", (2, "", "")),
+        ("rules: [{name: r, when: {a: b}, to: broken}]", "canary", (2, "default", "default")),
         ("split: {stable: 0, new: {to: 2, weight: 1}}", "stable", (2, "new", "drawn")),
-        ("", "stable", (1, "default", "default")),
+        ("", "stable", (1, "", "")),
     ):
         worker.order(route, default)
         assert [ask() for _ in range(2)] == [expected] * 2
