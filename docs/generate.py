@@ -25,6 +25,7 @@ from generator import (
     otel,
     protos,
     record,
+    rollout_story,
     rollouts,
     routing,
     sketches,
@@ -38,6 +39,7 @@ DOCS = Path(__file__).resolve().parent
 PAGES: dict[str, Callable[[], str]] = {
     "reference/configuration.md": configuration.page,
     "reference/model-yaml.md": manifest.page,
+    "reference/route.md": routing.page,
     "reference/cli.md": cli.page,
     "reference/admin-api.md": protos.admin_page,
     "reference/inference-api.md": protos.inference_page,
@@ -47,6 +49,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/otel-variables.md": otel.page,
     "reference/errors.md": errors.page,
     "reference/versions.md": versions.page,
+    "pictures/rollout-watch.svg": rollout_story.picture,
 }
 
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
@@ -61,6 +64,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "routing.md": {
         "precedence": routing.precedence,
         "document": routing.document,
+        "shadows": routing.shadows,
         "story": routing.story,
         "shares": routing.shares,
         "figures": routing.figures,
@@ -81,6 +85,13 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "pane": statistics.pane,
         "summary": statistics.summary,
         "profile": statistics.profile,
+    },
+    "how-to/rollouts.md": {
+        "plan": rollout_story.plan,
+        "outline": rollout_story.outline,
+        "lines": rollout_story.lines,
+        "list": rollout_story.listed,
+        "history": rollout_story.history,
     },
     "how-to/observability.md": {"sizes": span_sizes.sizes},
     "how-to/limits.md": {

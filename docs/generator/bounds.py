@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from gateway import messages
+from gateway import link, messages
 from gateway.config import Config, Drain, Limits, Restart, Statistics, Telemetry
-from gateway.control import admin, changes, drift_budget, drift_history, events, fleet, preparation
+from gateway.control import admin, changes, drift_budget, drift_history, events, fleet, preparation, rollout_admin
 from gateway.control import main as control
 from gateway.supervisor import log_relay, ports, restart
 from gateway.supervisor import main as supervisor
 from gateway.wire import encode, layout
-from gateway.worker import health, link, observer, streams
+from gateway.worker import health, observer, streams
 from gateway.worker.transport import queue
 from generator.markdown import NOTHING, code, number, size, table
 from runtime.batching import runner
@@ -221,6 +221,13 @@ def operators() -> str:
             "further ones are lost; the next event says how many",
         ),
         ("records in one audit page", number(admin.MAX_AUDIT), FIXED, "INVALID_ARGUMENT"),
+        ("rollouts, or decisions, in one answer", number(rollout_admin.MAX_ROLLOUTS), FIXED, "INVALID_ARGUMENT"),
+        (
+            "bytes of such an answer",
+            number(rollout_admin.MAX_ANSWER_BYTES),
+            FIXED,
+            "it ends there; the rest is asked for anew",
+        ),
         ("a change's reason", f"{number(admin.MAX_TEXT)} characters", FIXED, "the rest is cut off"),
         ("records in the audit", "none", NOTHING, "the database grows with each change"),
     )

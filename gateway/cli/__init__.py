@@ -18,6 +18,7 @@ from gateway.cli.reference import reference
 from gateway.cli.rollout import rollout
 from gateway.cli.route import route
 from gateway.cli.serve import config, serve
+from gateway.cli.shadow import shadow
 from gateway.cli.stats import stats
 from gateway.cli.status import status
 from gateway.cli.top import top
@@ -35,7 +36,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    serve, config, status, models, top, drift, stats, reference, profile, route, rollout, load, unload, label,
+    serve, config, status, models, top, drift, stats, shadow, reference, profile, route, rollout, load, unload, label,
     default, watch, audit,
 )  # fmt: skip
 

@@ -35,13 +35,11 @@ def marks() -> Marks:
     return UNICODE
 
 
-def bar(share: float, cells: int, with_marks: Marks) -> str:
-    """`share` 0..1, anything beyond is cut. Something is more than nothing, and full is only what is enough."""
+def bar(share: float, cells: int, with_marks: Marks) -> tuple[str, str]:
+    """(the full part, the empty one), of `share` 0..1; what is beyond is cut. A bar is full only of what is enough."""
     share = min(max(share, 0.0), 1.0)
-    filled = round(share * cells)
-    if 0 < share < 1:
-        filled = min(max(filled, 1 if share >= 0.5 / cells else 0), cells - 1)
-    return with_marks.full * filled + with_marks.empty * (cells - filled)
+    filled = round(share * cells) if share == 1 else min(round(share * cells), cells - 1)
+    return with_marks.full * filled, with_marks.empty * (cells - filled)
 
 
 def replace_the_unknown() -> None:

@@ -75,7 +75,7 @@ def user_name() -> str:
 
 
 def _failure(error: grpc.RpcError, peer: Peer) -> Failure:
-    code, details = error.code(), one_line(error.details() or "")
+    code, details = error.code(), _readable(error.details() or "")
     from_gateway = any(item.key == STATUS_DETAILS for item in error.trailing_metadata() or ())
     if code is grpc.StatusCode.UNAVAILABLE and not from_gateway:
         cause = details.rpartition("last error: ")[2]
@@ -90,3 +90,11 @@ def _failure(error: grpc.RpcError, peer: Peer) -> Failure:
             "a change may go on: see driftgate models and driftgate audit"
         )
     return Failure(f"{code.name}: {details}", FAILED)
+
+
+def _readable(details: str) -> str:
+    """One line; where several problems are named at once, one for each, below what has them."""
+    head, colon, problems = details.partition(":\n")
+    if not colon:
+        return one_line(details)
+    return "\n  ".join([f"{one_line(head)}:", *map(one_line, problems.split(";\n"))])

@@ -16,6 +16,8 @@ DEFAULT_ADMIN = "127.0.0.1:8003"
 PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 MAX_VERSION = 2**63 - 1
 
+WINDOWS = {"1m": 60, "10m": 600, "1h": 3_600, "24h": 86_400}
+
 Command = Callable[..., Any]
 
 VERSION_NUMBER = click.IntRange(1, MAX_VERSION)
@@ -77,6 +79,17 @@ def client_options(timeout_seconds: float | None = 10) -> Callable[[Command], Co
         return wrapped
 
     return decorate
+
+
+def window_seconds(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int:
+    """Of an option of a window; 0 without one."""
+    if value is None:
+        return 0
+    if value in WINDOWS:
+        return WINDOWS[value]
+    if not (value.isascii() and value.isdecimal()) or not 0 < int(value) < 2**31:
+        raise click.BadParameter(f"expected {', '.join(WINDOWS)} or seconds, got {value!r}")
+    return int(value)
 
 
 def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

@@ -23,7 +23,7 @@ from runtime.rollout.problems import PlanError
 STANDARD_INPUT = "-"
 STEPS = (
     Column("STEP"), Column("WEIGHT"), Column("COPIES"), Column("AT LEAST", rank=1), Column("REQUESTS"),
-    Column("AT MOST", rank=2), Column("GATES", least=20),
+    Column("AT MOST", rank=2),
 )  # fmt: skip
 GATES = (Column("GATE", least=12), Column("IN STEPS", least=8), Column("LEVEL", rank=1), Column("ALLOWED", least=30))
 
@@ -163,7 +163,6 @@ def _step_row(plan: Plan, at: int) -> list[Text]:
         age(step.min_duration_seconds),
         f"{step.min_requests:,}",
         age(longest) if longest is not None else NOTHING,
-        ", ".join(map(one_line, plan.in_force(at))),
     )
     return [Text(cell) for cell in cells]
 

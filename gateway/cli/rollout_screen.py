@@ -47,8 +47,8 @@ DECISIONS = 5
 BAR_CELLS = ((110, 12), (90, 8), (72, 6), (0, 4))
 """From so many columns on, so many cells of a gate's bar."""
 GATES = (
-    Column("GATE", least=12), Column("CANDIDATE"), Column("BASELINE", rank=2), Column("ALLOWED", rank=1),
-    Column("ROWS", rank=4), Column("HARM"), Column("SAFETY"), Column("SAYS", rank=3, least=10),
+    Column("GATE", least=19), Column("CANDIDATE"), Column("BASELINE", rank=2), Column("ALLOWED", rank=1),
+    Column("ROWS", rank=4), Column("HARM"), Column("SAFETY"), Column("SAYS", rank=3, least=16),
 )  # fmt: skip
 PATH_GAP = "  "
 
@@ -150,7 +150,7 @@ def _progress(rollout: pb.Rollout, plan: Plan, marks: Marks, cells: int) -> list
     return [
         Text.assemble(
             f"{label:<10}",
-            (bar(value / needed if needed else 1.0, room, marks), "green" if value >= needed else "cyan"),
+            _bar(value / needed if needed else 1.0, room, "green" if value >= needed else "cyan", marks),
             f"  {text}",
         )
         for label, value, needed, text in rows
@@ -167,7 +167,7 @@ def _arms(rollout: pb.Rollout) -> list[Text]:
     lines = [
         Text.assemble(
             f"{label:<10}{requests:>{wide},} requests  ",
-            (f"{errors:>{wide_errors},} errors", "red" if errors else ""),
+            f"{errors:>{wide_errors},} errors",
             f"  {share(errors, requests)}" if requests else "",
         )
         for label, requests, errors in arms
@@ -220,7 +220,12 @@ def _evidence(reading: pb.GateReading, side: str, style: str, marks: Marks, widt
         return Text(NOTHING, "dim")
     cells = next(cells for least, cells in BAR_CELLS if (width or WIDEST) >= least)
     percent = 100 if found >= 1 else min(round(100 * found), 99)
-    return Text.assemble((bar(found, cells, marks), style), f" {percent:>3} %")
+    return Text.assemble(_bar(found, cells, style, marks), f" {percent:>3} %")
+
+
+def _bar(value: float, cells: int, style: str, marks: Marks) -> Text:
+    full, empty = bar(value, cells, marks)
+    return Text.assemble((full, style), (empty, "dim"))
 
 
 def _last(decisions: Sequence[pb.RolloutDecision], marks: Marks, cells: int, room: int | None) -> list[RenderableType]:

@@ -100,7 +100,7 @@ def _on_screen(peer: Peer, updates: Iterator[pb.RolloutUpdate]) -> pb.Rollout:
 
 
 def _as_lines(updates: Iterator[pb.RolloutUpdate]) -> pb.Rollout:
-    changes, last = Changes(), pb.Rollout()
+    changes, last = ChangeLines(), pb.Rollout()
     for update in updates:
         for line in changes.lines(update):
             show(line, soft_wrap=True)
@@ -108,7 +108,7 @@ def _as_lines(updates: Iterator[pb.RolloutUpdate]) -> pb.Rollout:
     return last
 
 
-class Changes:
+class ChangeLines:
     """What is new since the updates before: the rollout has moved, or a gate says something for the first time."""
 
     def __init__(self) -> None:

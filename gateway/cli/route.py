@@ -22,7 +22,7 @@ SOURCE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path
 
 @click.group(epilog="Example: driftgate route show iris")
 def route() -> None:
-    """Share a model's requests out over versions: by rules, by weight, and as copies to shadows."""
+    """Share requests out over versions, and see where one goes."""
 
 
 @route.command("show", epilog="Examples: driftgate route show iris; driftgate route show iris --yaml > route.yaml")

@@ -8,26 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.failure import Failure
-from gateway.cli.options import VERSION_NUMBER, Peer, client_options, json_option
+from gateway.cli.options import VERSION_NUMBER, Peer, client_options, json_option, window_seconds
 from gateway.cli.output import write
 
 if TYPE_CHECKING:
     from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
-WINDOWS = {"1m": 60, "10m": 600, "1h": 3_600, "24h": 86_400}
 SCHEMA_SUFFIX = ".schema.json"
 FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def _window(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int:
-    """Seconds; 0 without one."""
-    if value is None:
-        return 0
-    if value in WINDOWS:
-        return WINDOWS[value]
-    if not (value.isascii() and value.isdecimal()) or not 0 < int(value) < 2**31:
-        raise click.BadParameter(f"expected {', '.join(WINDOWS)} or seconds, got {value!r}")
-    return int(value)
 
 
 @click.command(epilog="Example: driftgate stats iris; driftgate stats iris petal_length --window 1h")
@@ -35,7 +23,7 @@ def _window(_context: click.Context, _parameter: click.Parameter, value: str | N
 @click.argument("feature", required=False, default="")
 @click.option("--version", type=VERSION_NUMBER, metavar="N", default=None, help="Not the default version but this one.")
 @click.option(
-    "--window", callback=_window, metavar="WINDOW", default=None,
+    "--window", callback=window_seconds, metavar="WINDOW", default=None,
     help="1m, 10m, 1h, 24h or seconds; without it, the one that drift is looked for in.",
 )  # fmt: skip
 @click.option(

@@ -6,10 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.control.desired import operators_route
 from gateway.routing.table import target_version
 from gateway.store.contract import AuditEntry, DesiredModel, DesiredVersion
 from gateway.telemetry.events import ROUTE_CHANGED, VERSION_LOADED, VERSION_SWAPPED, EventLog, Value
 from gateway.telemetry.refusals import ChangeRefusals
+from runtime.routing.route import Route
 
 MAX_NAME = 128  # characters of a name that may be anyone's invention
 MAX_ROUTE = 4096  # characters of a route in the audit, as of an event's attribute
@@ -48,13 +50,19 @@ def audit_entry(
     )  # fmt: skip
 
 
-def describe(model: DesiredModel) -> str:
+SET_ROUTE = "set route"
+
+
+def describe(model: DesiredModel, action: str = "") -> str:
+    """What a change has led to. Of a route that was set, the route; of others, in short what it is made of."""
+    if action == SET_ROUTE:
+        return f"route {_shortened(model.route) or 'none'}"
     if not model.served:
         return "not served"
     versions = ", ".join(f"{v.version} ({v.digest[:19]})" for v in model.versions)
     labels = ", ".join(f"{name}={version}" for name, version in sorted(model.labels.items()))
     names = f"labels {labels or 'none'}; default {model.default_target or 'newest'}"
-    return f"serves {versions}; {names}; route {_shortened(model.route) or 'none'}"
+    return f"serves {versions}; {names}; route {_outlined(operators_route(model))}"
 
 
 def announce(
@@ -122,6 +130,18 @@ def _names(model: DesiredModel | None) -> tuple[list[str], str, str]:
         return [], "newest", NO_ROUTE
     labels = [f"{name}={version}" for name, version in sorted(model.labels.items())]
     return labels, model.default_target or "newest", model.route or NO_ROUTE
+
+
+def _outlined(route: Route) -> str:
+    """As "2 rules, split stable 95 canary 5, 1 shadow"."""
+    parts = [
+        f"{len(things)} {noun}{'s' if len(things) > 1 else ''}"
+        for noun, things in (("rule", route.rules), ("shadow", route.shadows))
+        if things
+    ]
+    if route.split:
+        parts.insert(bool(route.rules), f"split {' '.join(f'{arm.name} {arm.weight:g}' for arm in route.split)}")
+    return ", ".join(parts) or "none"
 
 
 def _shortened(route: str) -> str:

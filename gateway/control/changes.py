@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.control.audit import SYSTEM, Actor, announce, announce_refusal, audit_entry, describe
+from gateway.control.audit import SET_ROUTE, SYSTEM, Actor, announce, announce_refusal, audit_entry, describe
 from gateway.control.desired import (
     model_order,
     operators_route,
@@ -162,7 +162,7 @@ class Changes:
         async def change() -> tuple[DesiredModel, DesiredModel | None]:
             return self.routed(model, wanted), self.known(model)
 
-        return await self._transact("set route", model, 0, actor, change)
+        return await self._transact(SET_ROUTE, model, 0, actor, change)
 
     def routed(self, model: str, route: Route) -> DesiredModel:
         """The model as it would be with `route`, or the error that `set_route` would raise."""
@@ -273,7 +273,7 @@ class Changes:
                     record = await self._audit(action, after, version, actor, "unchanged", "it was already so")
                     self._abandon(model)
                     return Outcome(changed=False, audit_id=record, seconds=time.monotonic() - started)
-                audit = audit_entry(action, after, version, actor, "done", describe(after), before)
+                audit = audit_entry(action, after, version, actor, "done", describe(after, action), before)
                 record = await self._commit(after, before, audit)
             except ServingError as error:
                 tried = tuple(self.preparing(model))
@@ -293,7 +293,7 @@ class Changes:
                 self._under_way -= 1
             await self._sweep()
             seconds = time.monotonic() - started
-            log.info("%s %s by %s done in %.3f s: %s", action, model, actor.name, seconds, describe(after))
+            log.info("%s %s by %s done in %.3f s: %s", action, model, actor.name, seconds, describe(after, action))
             if self._on_swap is not None:
                 self._on_swap(seconds, model)
             announce(self._events, audit, record, before, after, seconds)

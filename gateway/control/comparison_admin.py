@@ -48,7 +48,7 @@ class ComparisonAdmin:
         for field in ("primary", "shadow"):
             if getattr(request, field) < 0:
                 raise InvalidRequest(
-                    f"expected a {field} version of 1 or more, or 0 for any, got {getattr(request, field)}", field=field
+                    f"expected a {field} version of 1 or more, or 0: any, got {getattr(request, field)}", field=field
                 )
             if getattr(request, field) and not request.model:
                 raise InvalidRequest("expected the model that the version is of, got nothing", field="model")

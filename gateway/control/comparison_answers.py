@@ -45,7 +45,7 @@ def comparison_answer(key: PairKey, view: PairView) -> pb.Comparison:
         shadow_seconds=_quantiles(whole.run_seconds(shadow=True)),
         latency_ratio=ratio if whole.primary_ns else 0.0,
         worst=[_disagreement(each) for each in whole.disagreements],
-        last_failure=whole.failure[1],
+        last_failure=_text(whole.failure[1]),
     )
 
 
@@ -100,7 +100,7 @@ def _output(name: str, tally: OutputTally) -> pb.OutputComparison:
     # Classes that differ come before those that do not, each from the most rows.
     cells = sorted(tally.confusion.items(), key=lambda item: (item[0].agree, -item[1], item[0]))
     for pair, rows in cells[:MAX_CELLS]:
-        message.confusion.add(primary=pair.primary, shadow=pair.shadow, rows=rows)
+        message.confusion.add(primary=_text(pair.primary), shadow=_text(pair.shadow), rows=rows)
     message.confusion_other = tally.confusion.other + sum(rows for _, rows in cells[MAX_CELLS:])
     if tally.differences is not None:
         message.absolute.CopyFrom(_differences(Spread.of(tally.differences, ABSOLUTE)))
@@ -118,6 +118,11 @@ def _differences(spread: Spread) -> pb.Differences:
     )
 
 
+def _text(text: str) -> str:
+    """As protobuf can carry it: a model's texts may hold halves of characters."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _quantiles(histogram: ExponentialHistogram) -> list[pb.Quantile]:
     if not histogram.finite:
         return []
@@ -128,11 +133,11 @@ def _quantiles(histogram: ExponentialHistogram) -> list[pb.Quantile]:
 def _disagreement(each: Disagreement) -> pb.Disagreement:
     return pb.Disagreement(
         time=timestamp(each.unix_ns / 1e9),
-        request_id=each.request_id,
+        request_id=_text(each.request_id),
         row=each.row,
         output=each.output,
         severity=each.severity,
-        primary_value=each.primary_value,
-        shadow_value=each.shadow_value,
+        primary_value=_text(each.primary_value),
+        shadow_value=_text(each.shadow_value),
         inputs=each.inputs,
     )

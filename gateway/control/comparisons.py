@@ -160,6 +160,7 @@ class Comparisons:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._pairs: dict[PairKey, _Pair] = {}
+        self._unsaved: set[PairKey] = set()  # pairs whose totals have changed since they were stored; of one thread
         self._forgotten_pairs = 0
         self._unreadable_reports = 0
 
@@ -206,6 +207,7 @@ class Comparisons:
         if tick.panes or tick.totals:
             self._store.put_comparisons(tick)
         with self._lock:
+            self._unsaved.difference_update(totals)
             for key, changes in panes.items():
                 if key in self._pairs:
                     self._pairs[key].windows.saved(changes)
@@ -269,7 +271,7 @@ class Comparisons:
             )
         if self._forgotten_pairs:
             found.append(
-                f"{self._forgotten_pairs:,} pairs beyond {MAX_PAIRS} were forgotten, the longest unheard first"
+                f"beyond {MAX_PAIRS} pairs, those unheard of for longest are forgotten: {self._forgotten_pairs:,} so far"
             )
         with self._lock:
             panes = sum(pair.windows.unreadable_rows for pair in self._pairs.values())
@@ -283,12 +285,12 @@ class Comparisons:
                 self._pair(key, now_seconds).count(chosen, refused, now_seconds)
 
     def _changes(self, now_seconds: float) -> tuple[dict[PairKey, PaneChanges], dict[PairKey, Pane]]:
-        panes, totals = {}, {}
+        panes = {}
         for key, pair in self._pairs.items():
             if not pair.pending.is_empty:
                 pair.windows.add(pair.began_seconds, now_seconds, pair.pending, now_seconds)
-                totals[key] = _totals_pane(pair.whole, self._started_seconds)
                 pair.pending = _empty(key)
+                self._unsaved.add(key)
             pair.began_seconds = now_seconds
             pair.windows.advance(now_seconds)
             window = pair.windows.window(self._drift_window_seconds, now_seconds).summary
@@ -296,6 +298,10 @@ class Comparisons:
             changes = pair.windows.changes()
             if changes.put or changes.delete:
                 panes[key] = changes
+        totals = {
+            key: _totals_pane(self._pairs[key].whole, self._started_seconds)
+            for key in self._unsaved & self._pairs.keys()
+        }
         return panes, totals
 
     def _pair(self, key: PairKey, now_seconds: float, whole: PairComparison | None = None) -> _Pair:

@@ -51,6 +51,7 @@ from runtime.errors import ServingError
 from runtime.profile.levels import Levels
 from runtime.repository.cache import ArtifactCache, CacheUnwritable
 from runtime.repository.repository import Repository
+from runtime.shadow.ring_map import CopyCounter, map_copy_ring
 from runtime.shm.panes_reader import PaneReader
 from runtime.shm.segment import Segment
 from runtime.shm.series import SeriesReader
@@ -99,11 +100,14 @@ class Control:
         self._fleet.on_comparison = self._on_comparison
         self._watching = self._watch(orders, store, series, repository)
         measured = config.statistics
+        rings = [map_copy_ring(Segment.attach(fd, writable=False)) for fd in orders.copy_fds]
+        self._copies = CopyCounter(rings)
         self._comparisons = Comparisons(
             store.comparisons,
             Levels(measured.pane_seconds, measured.windows_seconds),
             started_seconds=orders.started_at_seconds,
             drift_window_seconds=measured.drift_window_seconds,
+            copies=self._copies.of_workers,
         )
         self._rollouts = self._roll(orders, store, series, statistics)
         self._changes.rollouts = self._rollouts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -77,7 +78,7 @@ def update_message(news: RolloutNews) -> pb.RolloutUpdate:
     return pb.RolloutUpdate(rollout=rollout_message(news.view), decision=decision, dropped=news.dropped)
 
 
-def phase_value(phase: Phase) -> pb.RolloutPhase:
+def phase_value(phase: Phase) -> Any:
     return pb.RolloutPhase.Value(f"ROLLOUT_PHASE_{phase.name}")
 
 

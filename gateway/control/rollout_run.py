@@ -69,6 +69,7 @@ class Surroundings:
     watchers: RolloutWatchers
     rows: RolloutRows | None = None
     thresholds: Callable[[VersionKey], Mapping[str, float]] = lambda _key: {}
+    clock: Callable[[], float] = time.time
 
 
 class RolloutRun:
@@ -95,6 +96,7 @@ class RolloutRun:
         self._ended_by = SYSTEM
         self._read = 0  # the last reading's number
         self._owes = False
+        self._looked = asyncio.Event()
         self._beginning: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
         self._testing: asyncio.Task[None] | None = None
@@ -167,7 +169,8 @@ class RolloutRun:
         if before is not None and not again:
             self._before = before
         while not await self._begun(failure, starter):
-            await asyncio.sleep(1.0)  # the store cannot be written: nothing is visible before it is durable
+            self._looked.clear()  # the store cannot be written: nothing is visible before it is durable
+            await self._looked.wait()
         self.apply()
 
     async def _begun(self, failure: str, starter: Actor) -> bool:
@@ -175,7 +178,7 @@ class RolloutRun:
         async with self._lock:
             if self.rollout.phase in FINAL:
                 return True  # aborted meanwhile
-            now = time.time()
+            now = self._around.clock()
             after, decided = self.rollout, list[Decided]()
             if after.phase is Phase.DRAFT:
                 asked = Command(Verb.START, starter.name, starter.reason)
@@ -194,6 +197,7 @@ class RolloutRun:
 
     async def look(self, reading: Reading, now_seconds: float) -> None:
         """Counts, decides and stores; what is visible follows beside it."""
+        self._looked.set()
         if self._owes and (self._applying is None or self._applying.done()):
             self.apply()
         async with self._lock:
@@ -387,6 +391,11 @@ class RolloutRun:
         await asyncio.to_thread(self._around.store.save, self.id, change)
         self.settled = True
         await self._around.changes.refresh(self.model)
+
+    async def idle(self) -> None:
+        """Until nothing of it is going on beside the looks."""
+        while tasks := [each for each in (self._beginning, self._applying, self._testing) if each and not each.done()]:
+            await asyncio.wait(tasks)
 
     async def close(self) -> None:
         """Control ends: the rollout stays as it is stored."""

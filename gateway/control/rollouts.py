@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -71,12 +70,11 @@ class Rollouts:
         changes: Changes,
         audits: Audits,
         settings: Settings,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._around = around
         self._changes = changes
         self._audits = audits
-        self._clock = clock
+        self._clock = around.clock
         self._rates = Rates()
         self._checks = Checks(changes, settings, self.busy, self._schema, self._rates)
         self._runs: dict[int, RolloutRun] = {}
@@ -184,6 +182,10 @@ class Rollouts:
             self._ended[run.model] = run
             while len(self._ended) > MAX_ENDED:
                 del self._ended[next(iter(self._ended))]
+
+    async def idle(self) -> None:
+        """Until what was decided is done, or cannot be done now."""
+        await asyncio.gather(*(run.idle() for run in self._runs.values()))
 
     async def close(self) -> None:
         await asyncio.gather(*(run.close() for run in self._runs.values()))

@@ -166,4 +166,4 @@ def served_of(changes: Changes, key: VersionKey) -> Served | None:
 def drift_thresholds(changes: Changes, key: VersionKey) -> Mapping[str, float]:
     """Of a version's drift settings; the defaults where it is not served."""
     served = served_of(changes, key)
-    return dict(served.settings.thresholds) if served is not None else {}
+    return {str(name): bound for name, bound in served.settings.thresholds.items()} if served is not None else {}

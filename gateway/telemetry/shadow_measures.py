@@ -41,6 +41,6 @@ SHADOW: Mapping[str, Callable[[PairFigures], Rows]] = {
     "requests": _requests,
     "waiting": _gauge(lambda of: of.waiting),
     "agreement": _gauge(lambda of: of.agreement),
-    "latency_ratio": _gauge(lambda of: of.latency_ratio),
+    "slowdown": _gauge(lambda of: of.latency_ratio),
 }
 """By the last part of a source: attributes in the instruments' order, and values."""

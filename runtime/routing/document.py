@@ -28,7 +28,7 @@ from runtime.errors import InvalidRequest
 from runtime.repository.document import read_document
 from runtime.repository.layout import LABEL_PATTERN
 from runtime.routing.pattern import Pattern, PatternError
-from runtime.routing.reading import NAME, TARGET, Reader, encodes, is_target, under
+from runtime.routing.reading import NAME, TARGET, Reader, encodes, is_target, plain, under
 from runtime.routing.route import (
     GREATEST_WEIGHT,
     LEAST_WEIGHT,
@@ -141,7 +141,9 @@ def _rule_document(rule: Rule) -> dict[str, Any]:
 
 
 def _split_document(split: tuple[Variant, ...]) -> dict[str, Any]:
-    return {v.name: v.weight if v.target == v.name else {"to": v.target, "weight": v.weight} for v in split}
+    return {
+        v.name: plain(v.weight) if v.target == v.name else {"to": v.target, "weight": plain(v.weight)} for v in split
+    }
 
 
 class _Reader(Reader):

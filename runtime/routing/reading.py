@@ -14,6 +14,10 @@ NAME = "a letter, then up to 62 letters, digits, '.', '_' or '-'"
 TARGET = f"a version's number or a label ({NAME})"
 
 
+EXACT = 2**53
+"""From here on not every integer is a double."""
+
+
 class Reader:
     """`problems`: one line for each: where, what is expected, what came."""
 
@@ -53,6 +57,11 @@ def encodes(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def plain(number: float) -> float:
+    """As its author would have written it: 95, not 95.0. Read again, it is the same number."""
+    return int(number) if float(number).is_integer() and abs(number) < EXACT else number
 
 
 def under(path: str, key: object) -> str:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.routing.reading import Reader, encodes, under
+from runtime.routing.reading import Reader, encodes, plain, under
 from runtime.routing.route import Shadow
 
 SHADOWS_LIMIT = 4
@@ -61,11 +61,11 @@ def shadow_document(shadow: Shadow) -> dict[str, Any]:
     standard = Shadow(shadow.target)
     document: dict[str, Any] = {"to": shadow.target}
     if shadow.share != standard.share:
-        document["percent"] = _percent(shadow.share)
+        document["percent"] = plain(_percent(shadow.share))
     if shadow.of:
         document["of"] = shadow.of
     pairs = (("absolute", shadow.absolute, standard.absolute), ("relative", shadow.relative, standard.relative))
-    tolerance = {name: value for name, value, usual in pairs if value != usual}
+    tolerance = {name: plain(value) for name, value, usual in pairs if value != usual}
     if tolerance:
         document["tolerance"] = tolerance
     if shadow.worst != standard.worst:

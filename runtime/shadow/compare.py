@@ -82,6 +82,7 @@ class Judge:
             for known in [self._outputs.outputs.get(name) or ComparableOutput(name, "")]
         ]
         deciding = [each for each in found if each.predicts] or found
+        deciding.sort(key=lambda each: each.output.predicts is not Predicts.SCORES)  # they show more than a label does
         agrees = np.ones(rows, np.bool_)
         for each in deciding:
             agrees &= each.agrees  # one row of the run as a whole is every row's

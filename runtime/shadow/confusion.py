@@ -7,6 +7,7 @@ name: which ones are kept depends on what was seen alone, so any order and any t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -14,13 +15,14 @@ MOST_PAIRS = 1024
 """All pairs of 32 classes; of more classes few pairs are ever seen."""
 
 CLASS_CHARACTERS = 64
+HASH_DIGITS = 12
 
 NO_CLASS = "(none)"
 """Of scores with NaN."""
 
 
 class ClassPair(NamedTuple):
-    """`agree` orders pairs of two classes before those of one; names may be cut, so it is not in them."""
+    """`agree`: both are the same class; pairs of two classes are ordered before those."""
 
     agree: bool
     primary: str
@@ -66,6 +68,9 @@ class Confusion:
 
 
 def class_name(value: object) -> str:
-    """Of a label, or of the labels of a row."""
+    """Of a label, or of the labels of a row. Of a long one its beginning, and a hash that tells it from others."""
     text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return text[:CLASS_CHARACTERS]
+    if len(text) <= CLASS_CHARACTERS:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_DIGITS]
+    return f"{text[: CLASS_CHARACTERS - HASH_DIGITS - 1]}~{digest}"

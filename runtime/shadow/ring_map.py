@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import dataclass, field
 
 from runtime.shadow.copied_pair import CopiedPair
@@ -86,24 +87,30 @@ MAX_PAST = 1024
 
 class CopyCounter:
     """Adds up the pairs' counters over the rings of all workers. It remembers pairs whose place became another's, so
-    that no sum falls while it lives.
+    that no sum falls while it lives. Thread-safe.
     """
 
     def __init__(self, rings: list[CopyRing]) -> None:
         self._rings = rings
+        self._lock = threading.Lock()
         self._seen: dict[tuple[int, int], tuple[int, PairKey, CopyCounts]] = {}
         self._past: dict[PairKey, CopyCounts] = {}
 
     def counts(self) -> dict[PairKey, CopyCounts]:
         totals: dict[PairKey, CopyCounts] = {}
-        for number, ring in enumerate(self._rings):
-            for pair in range(PAIRS):
-                self._look(number, ring, pair)
-        for key, past in self._past.items():
-            totals.setdefault(key, CopyCounts()).add(past)
-        for _, key, counts in self._seen.values():
-            totals.setdefault(key, CopyCounts()).add(counts)
+        with self._lock:
+            for number, ring in enumerate(self._rings):
+                for pair in range(PAIRS):
+                    self._look(number, ring, pair)
+            for key, past in self._past.items():
+                totals.setdefault(key, CopyCounts()).add(past)
+            for _, key, counts in self._seen.values():
+                totals.setdefault(key, CopyCounts()).add(counts)
         return totals
+
+    def of_workers(self) -> dict[PairKey, tuple[int, dict[str, int]]]:
+        """What no report of the shadow process has: requests chosen, and those that workers shed, by reason."""
+        return {key: (counts.chosen, counts.shed) for key, counts in self.counts().items()}
 
     def unplaced(self) -> int:
         """Requests that were chosen, of pairs that found no place in a ring: they are in no pair's counts."""

@@ -105,9 +105,14 @@ class CopyWriter:
             self._words[UNPLACED] += requests
 
     def write(self, place: PairPlace, form: Form, head: CopyHead, contents: Sequence[Array | bytes]) -> None:
-        """One copy, or the count of one that was shed. `contents`: of each array that `form` describes."""
+        """One copy, or the count of one that was shed. `contents`: of each array that `form` describes.
+
+        A place that was given back and became another pair's takes nothing: its last user was a moment late.
+        """
         with self.lock:
             words = self._words
+            if words[place.at + SERIAL] != place.serial:
+                return
             size = aligned(form.contents_at(head.ids_bytes) + form.contents_bytes)
             if size > self.largest_bytes:
                 place.shed(Shed.TOO_LARGE, head.requests)
@@ -212,8 +217,9 @@ class PairPlace:
         return Shed.INCOMPATIBLE if status == self._ready + 1 else Shed.NO_SHADOW
 
     def shed(self, reason: Shed, requests: int) -> None:
-        """The caller holds the writer's lock."""
-        self._words[self.at + SHED_AT[reason]] += requests
+        """The caller holds the writer's lock. Counts nothing if the place has become another pair's."""
+        if self._words[self.at + SERIAL] == self.serial:
+            self._words[self.at + SHED_AT[reason]] += requests
 
 
 class CopyHead:

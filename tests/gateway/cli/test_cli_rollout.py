@@ -90,10 +90,10 @@ fraud  version 3 instead of 2, in 3 steps  plan 9132bc753990
 live after 11 min at the earliest, and after 25,000 requests to the model, of which the candidate answers 2,100, \
 copies included
 
-STEP  WEIGHT  COPIES  AT LEAST  REQUESTS  AT MOST  GATES
-   1       -    10 %     1 min       100        -  errors, agreement, drift inputs
-   2     5 %    10 %     5 min     1,000   10 min  errors, latency p99, agreement, drift inputs
-   3    25 %       -     5 min     1,000        -  errors, latency p99, drift inputs
+STEP  WEIGHT  COPIES  AT LEAST  REQUESTS  AT MOST
+   1       -    10 %     1 min       100        -
+   2     5 %    10 %     5 min     1,000   10 min
+   3    25 %       -     5 min     1,000        -
 
 GATE          IN STEPS  LEVEL  ALLOWED
 errors        1, 2, 3   0.005  share of errors <= baseline's + 0.5 %

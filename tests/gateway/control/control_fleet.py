@@ -81,6 +81,7 @@ class ScriptedWorker:
         self._role = role
         self.seen: set[int] = set()
         self.asked = threading.Event()  # to hold any version
+        self._draining = False
         self._states: dict[tuple[str, int, int], VersionReport] = {}
         self.orders: tuple[ModelOrder, ...] = ()
         self.link = Link(address, self._greet, self._on_desired)
@@ -107,9 +108,10 @@ class ScriptedWorker:
                 )  # fmt: skip
                 self._states[model.model, version.version, version.generation] = report
                 self.link.report(report)
-        self.link.report(Progress(revision=desired.revision, settled=True, listening=True, draining=False))
+        self.link.report(Progress(revision=desired.revision, settled=True, listening=True, draining=self._draining))
 
     def drain(self) -> None:
+        self._draining = True
         self.link.report(Progress(revision=0, settled=True, listening=True, draining=True))
 
 

@@ -220,7 +220,7 @@ def test_names_are_the_manifests_at_the_first_load_and_the_operators_from_then_o
     )
     first = names_at_load(None, found, (1, 2))
     assert (first.labels, first.default_target) == ({"stable": 1}, "stable")
-    assert first.route == '{"split":{"stable":1.0,"2":1.0}}'
+    assert first.route == '{"split":{"stable":1,"2":1}}'
     later = names_at_load(desired(1, 2, labels={"b": 2}, default_target="b"), found, (1, 2))
     assert (later.labels, later.default_target, later.route) == ({"b": 2}, "b", "")
 
@@ -255,7 +255,7 @@ def test_workers_are_told_where_the_files_are_and_what_lacks_them() -> None:
     ]
     assert [(v.version, v.generation, v.manifest) for v in order.prepare] == [(3, 2, {"instances": 2})]
     assert (order.labels, order.default_target, order.prepare_on) == ({"a": 1}, "a", 0)
-    assert order.route == '{"split":{"a":9.0,"2":1.0}}'
+    assert order.route == '{"split":{"a":9,"2":1}}'
     assert order.unavailable == {
         2: "its files are neither in the repository nor in the cache", 4: "incomplete: it is empty"
     }  # fmt: skip

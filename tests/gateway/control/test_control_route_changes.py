@@ -56,7 +56,7 @@ def test_a_route_is_stored_told_to_workers_audited_and_there_after_a_restart(tmp
             )  # fmt: skip
             assert from_json(said["route.document"]) == CANARY
             action, done, detail = there.audited()[0]
-            assert (action, done, detail.partition("; route ")[2]) == ("set route", "done", there.order().route)
+            assert (action, done, detail) == ("set route", "done", f"route {there.order().route}")
             again = await there.changes.set_route("m", CANARY, OLGA)
             assert (again.changed, there.told()) == (False, [])
         async with scene(tmp_path) as there:
@@ -91,6 +91,7 @@ def test_loads_keep_what_the_route_names_and_nothing_that_it_names_goes(tmp_path
             await there.changes.set_route("m", parse_route("split: {stable: 9, 2: 1}"), OLGA)
             await there.changes.load("m", (3,), OLGA)
             assert served(there) == [1, 2, 3]
+            assert there.audited()[0][2].endswith("; labels stable=1; default newest; route split stable 9 2 1")
             with pytest.raises(Precondition, match=r"named by route\.split\.2"):
                 await there.changes.unload("m", 2, OLGA)
             with pytest.raises(Precondition, match=r"named by route\.split\.stable"):

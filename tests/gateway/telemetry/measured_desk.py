@@ -13,6 +13,7 @@ from shm_records import Desk, desk, records_of
 
 from gateway.telemetry.drift_measures import SubjectDrift, VersionDrift
 from gateway.telemetry.measure import ExporterFigures, Figures, Measures, ProcessorFigures
+from gateway.telemetry.shadow_measures import PairFigures
 from gateway.telemetry.signed import SignedDistribution
 from runtime.shm.publish import KEEP_NONE
 from runtime.shm.series import OVERFLOW, SeriesKey, SeriesReader
@@ -37,6 +38,12 @@ DRIFT = VersionDrift(
     ],
     missing={"petal length": 0.125},
     values={"petal length": (VALUES_SINCE_NS, VALUES)},
+)  # fmt: skip
+
+SHADOW = PairFigures(
+    "iris", 3, 4,
+    requests={("agreed", ""): 95, ("disagreed", ""): 4, ("failed", ""): 1, ("shed", "late"): 7},
+    waiting=2, agreement=0.96, latency_ratio=1.25,
 )  # fmt: skip
 
 
@@ -109,6 +116,7 @@ class MeasuredDesk:
             ),
             access_log_dropped=lambda: 3,
             drift=lambda: [DRIFT],
+            shadows=lambda: [SHADOW],
         )
 
 

@@ -156,6 +156,20 @@ def test_exemplars_are_of_sampled_requests_and_only_in_openmetrics(at: MeasuredD
     assert "trace_id" not in page(at)
 
 
+def test_shadows_are_counted_by_outcome_and_pair(at: MeasuredDesk) -> None:
+    found = families(at)
+    samples = [s for s in found["driftgate_shadow_requests"].samples if s.name.endswith("_total")]
+    pair = {"driftgate_model_name": "iris", "driftgate_model_version": "3", "driftgate_shadow_version": "4"}
+    assert all(pair.items() <= sample.labels.items() for sample in samples)
+    counts = {
+        (s.labels["driftgate_shadow_outcome"], s.labels.get("driftgate_shadow_shed_reason")): s.value for s in samples
+    }
+    assert counts == {("agreed", None): 95, ("disagreed", None): 4, ("failed", None): 1, ("shed", "late"): 7}
+    for name, value in (("agreement_ratio", 0.96), ("slowdown_ratio", 1.25), ("waiting", 2)):
+        (sample,) = found[f"driftgate_shadow_{name}"].samples
+        assert (sample.labels, sample.value) == (pair, value)
+
+
 def test_drift_is_gauges_by_subject(at: MeasuredDesk) -> None:
     found = families(at)
     effects = {s.labels["driftgate_drift_subject"]: s.value for s in found["driftgate_drift_effect"].samples}

@@ -80,7 +80,7 @@ def test_a_percentage_is_written_as_it_was_read(percent: float) -> None:
 
 def test_a_percentage_is_written_short() -> None:
     document = document_of(parse_route("shadows: [{to: 3, percent: 7}]"))
-    assert document == {"shadows": [{"to": "3", "percent": 7.0}]}
+    assert document == {"shadows": [{"to": "3", "percent": 7}]}
 
 
 NAME = "a letter, then up to 62 letters, digits, '.', '_' or '-'"
