@@ -21,6 +21,7 @@ from gateway.control.rollout_changes import Before
 from gateway.control.rollout_checks import DesiredState
 from gateway.control.rollout_counts import Counters, Reading, Totals
 from gateway.control.rollout_events import RolloutWatchers, announce_decision, rollout_entry
+from gateway.control.rollout_replay import ReplayDesk, ReplayRun, ReplayWanted
 from gateway.control.rollout_rows import RolloutRows, RowsWanted, StepRows
 from gateway.control.rollout_state import Means, RolloutState, means_plus
 from gateway.control.rollout_views import DecisionView, RolloutNews, RolloutView
@@ -60,7 +61,9 @@ class RolloutChanges(DesiredState, Protocol):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all rollouts share. `rows` None: nothing is measured. `thresholds`: of drift, by version."""
+    """What all rollouts share. `rows` None: nothing is measured; `replays` None: nothing can be replayed.
+    `thresholds`: of drift, by version.
+    """
 
     store: RolloutStore
     changes: RolloutChanges
@@ -70,6 +73,7 @@ class Surroundings:
     rows: RolloutRows | None = None
     thresholds: Callable[[VersionKey], Mapping[str, float]] = lambda _key: {}
     clock: Callable[[], float] = time.time
+    replays: ReplayDesk | None = None
 
 
 class RolloutRun:
@@ -100,6 +104,7 @@ class RolloutRun:
         self._beginning: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
         self._testing: asyncio.Task[None] | None = None
+        self._replay = ReplayRun(around.replays, f"rollout {stored.id} of {plan.model}")
         self._complaints: Throttle[str] = Throttle("others")
 
     @property
@@ -205,7 +210,8 @@ class RolloutRun:
                 return
             self._look_at_rows(now_seconds)
             totals = self._totals(reading, self.rollout)
-            state, observation = self.state.looked(totals, self._new_means)
+            replayed = self._replay.come(self.rollout, self._replay_wanted())
+            state, observation = self.state.looked(totals, self._new_means, replayed)
             after, decision, _ = step(self.plan, self.rollout, now_seconds, observation)
             decided: list[Decided] = [(decision, SYSTEM)]
             lost = state.counting.lost if state.counting is not None else 0
@@ -303,6 +309,10 @@ class RolloutRun:
             self._around.rows.close(self._rows)
         self._rows, self._signs, self._new_means = None, {}, ((), ())
 
+    def _replay_wanted(self) -> ReplayWanted:
+        baseline, candidate = (self._key(version) for version in self.versions)
+        return ReplayWanted(baseline, candidate, self.state.step_since_seconds)
+
     def _key(self, version: int) -> VersionKey:
         return VersionKey(self.model, version, self._digest(version))
 
@@ -341,6 +351,7 @@ class RolloutRun:
             self._ended_by = replace(decided[-1][1], reason=self.last.reason)
         for row, (decision, actor) in zip(stored, decided, strict=True):
             self._tell(row, decision, actor, digest)
+        self._replay.end_unless_wanted(state.rollout)
         if before.epoch != state.rollout.epoch or ends:
             await self._open_rows()
         if any(decision.moved for decision, _ in decided):
@@ -394,13 +405,17 @@ class RolloutRun:
 
     async def idle(self) -> None:
         """Until nothing of it is going on beside the looks."""
-        while tasks := [each for each in (self._beginning, self._applying, self._testing) if each and not each.done()]:
+        while tasks := [each for each in self._tasks if not each.done()]:
             await asyncio.wait(tasks)
+
+    @property
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        every = (self._beginning, self._applying, self._testing, self._replay.task)
+        return [task for task in every if task is not None]
 
     async def close(self) -> None:
         """Control ends: the rollout stays as it is stored."""
         self._close_rows()
-        tasks = [task for task in (self._beginning, self._applying, self._testing) if task is not None]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -7,7 +7,7 @@ all keep their part. Values are float32; what that cannot hold as it was makes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,8 +143,3 @@ def _is_input(part: Any) -> bool:
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def rows_bytes(tensors: Mapping[str, Array]) -> int:
-    """Of one row of all tensors together."""
-    return sum(array[:1].nbytes for array in tensors.values())
