@@ -159,7 +159,7 @@ def write_pair(root: Path, model: str, candidate: str, settings: str = "") -> Pa
     """Version 1 is sound, version 2 is one of CANDIDATES; version 1 alone is served at the start."""
     write_version(root, model, 1, good())
     write_version(root, model, 2, CANDIDATES[candidate]())
-    (root / model / "model.yaml").write_text(f"versions: [1]\n{settings}")
+    (root / model / "model.yaml").write_text(f"versions: {{specific: [1]}}\n{settings}")
     return root
 
 
