@@ -27,7 +27,7 @@ from gateway.control.rollout_rows import RolloutRows
 from gateway.messages import ReplayOrder, ReplayReport, TensorRows
 from gateway.store.panes import VersionKey
 from runtime.errors import ServingError
-from runtime.profile.kept_rows import NotReplayable, tensors_of
+from runtime.profile.kept_rows import NotReplayable, tensors_of, unkept
 from runtime.rollout.counts import ReplayBlock, Replayed
 from runtime.rollout.rollout import Rollout, wants_replay
 from runtime.types import TensorSpec
@@ -126,6 +126,8 @@ class ReplayDesk:
         schema = rows.schema(wanted.baseline)
         if schema is None:
             raise NotReplayable(f"nothing is measured of version {wanted.baseline.version}")
+        if why := unkept(schema):
+            raise NotReplayable(why)
         specs = self._specs(wanted.baseline)
         kept = await asyncio.to_thread(rows.kept, wanted.baseline, wanted.before_seconds, MAX_ROWS)
         if not len(kept):
