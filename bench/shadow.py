@@ -72,14 +72,14 @@ def slower(graph: bytes, times: float) -> tuple[bytes, float]:
     plain = _run_seconds(graph)
     layers = 1
     while True:
-        slow = _with_layers(graph, layers)
+        slow = with_layers(graph, layers)
         ratio = _run_seconds(slow) / plain
         if ratio >= times:
             return slow, ratio
         layers = max(layers + 1, int(layers * min(times / ratio, 2)))
 
 
-def _with_layers(graph: bytes, layers: int) -> bytes:
+def with_layers(graph: bytes, layers: int) -> bytes:
     """The input goes through `layers` products of matrices, and what is left of them, nothing, is added to it."""
     proto = onnx.load_from_string(graph)
     name = proto.graph.input[0].name
@@ -119,11 +119,11 @@ def _run_seconds(graph: bytes) -> float:
     return median(took)
 
 
-def write_models(folder: Path) -> tuple[Path, bytes, float]:
+def write_models(folder: Path, times: float = TIMES_SLOWER) -> tuple[Path, bytes, float]:
     """The repository, a request without a model's name, and how much slower the slow version is."""
     workload = model.build(folder)
     graph = workload.model_file.read_bytes()
-    slow, ratio = slower(graph, TIMES_SLOWER)
+    slow, ratio = slower(graph, times)
     root = folder / "shadowed"
     for name, percent in SHARES.items():
         for version, content in ((1, graph), (2, slow if percent == 100 else graph)):
@@ -337,8 +337,8 @@ def _table(
 
 
 @click.command(help=__doc__)
-@click.option("--rounds", default=6, show_default=True, help="Slices of each model.")
-@click.option("--seconds", default=5.0, show_default=True, help="Of each slice.")
+@click.option("--rounds", default=10, show_default=True, help="Slices of each model.")
+@click.option("--seconds", default=3.0, show_default=True, help="Of each slice.")
 @click.option("--load", default=0.5, show_default=True, help="Of the rate that a closed loop reaches.")
 @click.option("--workers", default=1, show_default=True)
 def main(rounds: int, seconds: float, load: float, workers: int) -> None:

@@ -39,6 +39,7 @@ DOCS = Path(__file__).resolve().parent
 PAGES: dict[str, Callable[[], str]] = {
     "reference/configuration.md": configuration.page,
     "reference/model-yaml.md": manifest.page,
+    "reference/route.md": routing.page,
     "reference/cli.md": cli.page,
     "reference/admin-api.md": protos.admin_page,
     "reference/inference-api.md": protos.inference_page,
@@ -63,12 +64,14 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "routing.md": {
         "precedence": routing.precedence,
         "document": routing.document,
+        "shadows": routing.shadows,
         "story": routing.story,
         "shares": routing.shares,
         "figures": routing.figures,
         "bounds": routing.bounds,
     },
     "panes.md": {"layout": record.panes},
+    "copies.md": {"layout": record.copies},
     "sketches.md": {
         "scales": sketches.scales,
         "memory": sketches.memory,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from gateway import messages
+from gateway import link, messages
 from gateway.config import Config, Drain, Limits, Restart, Statistics, Telemetry
 from gateway.control import admin, changes, drift_budget, drift_history, events, fleet, preparation, rollout_admin
 from gateway.control import main as control
 from gateway.supervisor import log_relay, ports, restart
 from gateway.supervisor import main as supervisor
+from gateway.traffic_settings import ShadowSettings
 from gateway.wire import encode, layout
-from gateway.worker import health, link, observer, streams
+from gateway.worker import health, observer, streams
 from gateway.worker.transport import queue
 from generator.markdown import NOTHING, code, number, size, table
 from runtime.batching import runner
@@ -18,6 +19,7 @@ from runtime.profile.levels import Levels
 from runtime.repository import document, graph, manifest, source
 from runtime.repository import layout as repository_layout
 from runtime.repository.statistics_settings import StatisticsSettings
+from runtime.shadow import ring_layout as copy_layout
 from runtime.shm import panes_layout, record_layout, ring_layout, series_layout, statistics_layout
 from runtime.versions import manager
 
@@ -121,6 +123,24 @@ def requests() -> str:
             size(Statistics.model_fields["max_bytes_per_worker"].default),
             code("statistics.max_bytes_per_worker"),
             "a version that finds no room is not measured, and counted; [what a feature takes](../statistics.md)",
+        ),
+        (
+            "copies for shadows that wait, of a worker",
+            size(ShadowSettings.model_fields["queue_bytes_per_worker"].default),
+            code("shadow.queue_bytes_per_worker"),
+            "further ones are thrown away, and counted; [how copies travel](../copies.md)",
+        ),
+        (
+            "how long a copy waits, or is run",
+            f"{ShadowSettings.model_fields['late_seconds'].default:g} s",
+            code("shadow.late_seconds"),
+            "it is thrown away, and counted",
+        ),
+        (
+            "pairs of versions that a worker copies for",
+            number(copy_layout.PAIRS),
+            FIXED,
+            "further ones are not copied; the log says so",
         ),
         ("versions measured in a worker", number(panes_layout.SLOTS), FIXED, "as above"),
         (
@@ -237,7 +257,7 @@ def processes() -> str:
     """What the processes owe each other."""
     drain, again, config = Drain.model_fields, Restart.model_fields, Config.model_fields
     return _table(
-        ("processes", "workers + 2", code("workers"), f"at most {_most(config['workers'])} workers"),
+        ("processes", "workers + 3", code("workers"), f"at most {_most(config['workers'])} workers"),
         (
             "service after health has flipped",
             f"{drain['delay_seconds'].default:g} s",

@@ -14,6 +14,7 @@ from generator.markdown import code, heading, sentence, table
 from runtime.repository.document import DOCUMENT_LIMIT_BYTES
 from runtime.repository.manifest import Manifest
 from runtime.repository.policy import VersionPolicy
+from runtime.routing.route import Route
 
 HEADERS = ("setting", "allowed", "default", "meaning")
 
@@ -22,8 +23,9 @@ A model's settings stand in `<root>/<model>/model.yaml`. The file is optional, a
 anything wrong in it is refused as a whole, and every problem is named at once. Keys are given once, YAML aliases are
 not allowed, and the file has at most {DOCUMENT_LIMIT_BYTES:,} bytes.
 
-`labels` and `default` are taken when a model is loaded for the first time. From then on they are the operators': a
-later change of these two lines in the file changes nothing. All other settings are read again at each load.
+`labels`, `default` and `route` are taken when a model is loaded for the first time. From then on they are the
+operators': a later change of these lines in the file changes nothing. All other settings are read again at each load.
+What a route may say: [route](route.md).
 """
 
 
@@ -55,6 +57,8 @@ def _yaml(value: Any) -> str:
     """A default as an author would write it."""
     if isinstance(value, VersionPolicy):
         return f"{{latest: {value.count}}}"
+    if isinstance(value, Route):
+        return "{}"
     if isinstance(value, tuple):
         return "[" + ", ".join(name for name, _ in value) + "]"
     if value == "":

@@ -8,6 +8,7 @@ from enum import IntEnum, IntFlag
 from types import ModuleType
 
 from generator.markdown import code, number, size, table
+from runtime.shadow import ring_layout as copy_layout
 from runtime.shm import panes_layout, record_layout, ring_layout, series_layout
 from runtime.shm.record_layout import FIELDS, RECORD_BYTES, Mark, PeerFamily, Reason
 
@@ -88,6 +89,11 @@ def series() -> str:
 def panes() -> str:
     """For docs/panes.md."""
     return _drawing(panes_layout)
+
+
+def copies() -> str:
+    """For docs/copies.md."""
+    return _drawing(copy_layout)
 
 
 def sizes() -> str:

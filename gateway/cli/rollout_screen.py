@@ -68,7 +68,7 @@ def rollout_screen(
     plan = plan_of(rollout)
     head = [*_title(rollout, cells), _path(rollout, plan, marks, cells), *_reason(rollout, cells)]
     body = [Text(), *_progress(rollout, plan, marks, cells)] if rollout.phase in JUDGED and plan is not None else []
-    arms = [Text(), *_arms(rollout)] if rollout.step >= 0 else []
+    arms = [Text(), *_arms(rollout, plan)] if rollout.step >= 0 else []
     fixed = [*head, *body, *arms]
     room = None if height is None else max(height - len(fixed), 0)
     gates, taken = _gates(rollout, marks, width, room)
@@ -157,7 +157,7 @@ def _progress(rollout: pb.Rollout, plan: Plan, marks: Marks, cells: int) -> list
     ]
 
 
-def _arms(rollout: pb.Rollout) -> list[Text]:
+def _arms(rollout: pb.Rollout, plan: Plan | None) -> list[Text]:
     arms = (
         ("candidate", rollout.candidate_requests, rollout.candidate_errors),
         ("baseline", rollout.baseline_requests, rollout.baseline_errors),
@@ -172,7 +172,7 @@ def _arms(rollout: pb.Rollout) -> list[Text]:
         )
         for label, requests, errors in arms
     ]
-    if rollout.compared:
+    if rollout.compared and (plan is None or plan.steps[rollout.step].shadow_percent):  # else those of a step before
         compared, agreed = f"{rollout.compared:>{wide},}", f"{rollout.agreed:>{wide_errors},}"
         lines.append(
             Text(f"{'compared':<10}{compared} copies    {agreed} agreed  {share(rollout.agreed, rollout.compared)}")

@@ -44,7 +44,7 @@ def shadow(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Show how the answers of shadows differ from those that clients got (of one MODEL)."""
+    """Show how shadows differ from what clients got (of one MODEL)."""
     if not model and (primary is not None or shadow is not None):
         raise click.UsageError("--primary and --shadow are versions of a model: give MODEL too")
     from gateway.cli.client import ask

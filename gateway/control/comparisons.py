@@ -54,8 +54,8 @@ class PairTotals:
 
 @dataclass(frozen=True, slots=True)
 class PairView:
-    """chosen = compared + failed + all that was shed + waiting. `lost`: of copies shed, those that control itself
-    forgot when it ended, which `whole` has not.
+    """chosen = compared + failed + all that was shed + waiting. `shed`: by reason; with what was lost when control
+    ended, which `whole` has not.
     """
 
     whole: PairComparison
@@ -270,9 +270,8 @@ class Comparisons:
                 f"{self._unreadable_reports:,} reports of the shadow process could not be read, and are left out"
             )
         if self._forgotten_pairs:
-            found.append(
-                f"beyond {MAX_PAIRS} pairs, those unheard of for longest are forgotten: {self._forgotten_pairs:,} so far"
-            )
+            count = f"{self._forgotten_pairs:,} so far"
+            found.append(f"beyond {MAX_PAIRS} pairs, those unheard of for longest are forgotten: {count}")
         with self._lock:
             panes = sum(pair.windows.unreadable_rows for pair in self._pairs.values())
         if panes:

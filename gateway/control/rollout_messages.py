@@ -85,6 +85,8 @@ def phase_value(phase: Phase) -> Any:
 def _reason(view: RolloutView) -> str:
     """What it waits for, which only the last look knows; else why it is where it is."""
     rollout, last = view.rollout, view.last
+    if rollout.phase is Phase.DRAFT and view.id:
+        return "the candidate is being loaded"
     waits = rollout.phase in MOVING and last is not None and _is_look_of(last, view)
     return last.reason if last is not None and waits else rollout.reason
 

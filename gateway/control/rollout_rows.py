@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -178,6 +179,8 @@ class RolloutRows:
     def schema(self, key: VersionKey) -> Schema | None:
         """What is measured of a version; None: nothing."""
         with self._observation.lock:
+            if key not in self._observation.versions:
+                self._observation.meet(time.time())  # it may have been loaded just now, or before control came back
             observed = self._observation.versions.get(key)
         return observed.schema if observed is not None else None
 

@@ -21,9 +21,10 @@ from gateway.control.rollout_changes import Before
 from gateway.control.rollout_checks import DesiredState
 from gateway.control.rollout_counts import Counters, Reading, Totals
 from gateway.control.rollout_events import RolloutWatchers, announce_decision, rollout_entry
+from gateway.control.rollout_pane_gates import PaneGates, wants_panes
 from gateway.control.rollout_replay import ReplayDesk, ReplayRun, ReplayWanted
-from gateway.control.rollout_rows import RolloutRows, RowsWanted, StepRows
-from gateway.control.rollout_state import Means, RolloutState, means_plus
+from gateway.control.rollout_rows import RolloutRows
+from gateway.control.rollout_state import RolloutState
 from gateway.control.rollout_views import DecisionView, RolloutNews, RolloutView
 from gateway.control.traffic import Traffic
 from gateway.store.contract import StoreError
@@ -32,7 +33,6 @@ from gateway.store.rollouts import NewDecision, RolloutChange, RolloutStore, Sto
 from gateway.telemetry.events import EventLog
 from gateway.throttle import Throttle
 from runtime.errors import ServingError
-from runtime.rollout.counts import DriftSign
 from runtime.rollout.decide import command, recompute, step
 from runtime.rollout.decision import Command, Decision, Verb
 from runtime.rollout.phase import FINAL, JUDGED, MOVING, Phase
@@ -94,16 +94,13 @@ class RolloutRun:
         self._ended_seconds = stored.ended_at.timestamp() if stored.ended_at is not None else 0.0
         self._lock = asyncio.Lock()
         self._withheld = False  # harm was seen and could not be stored
-        self._rows: StepRows | None = None
-        self._new_means: tuple[Means, Means] = ((), ())  # not stored yet
-        self._signs: dict[str, DriftSign] = {}
+        self._gates = PaneGates(around.rows, plan) if around.rows is not None and wants_panes(plan) else None
         self._ended_by = SYSTEM
         self._read = 0  # the last reading's number
         self._owes = False
         self._looked = asyncio.Event()
         self._beginning: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
-        self._testing: asyncio.Task[None] | None = None
         self._replay = ReplayRun(around.replays, f"rollout {stored.id} of {plan.model}")
         self._complaints: Throttle[str] = Throttle("others")
 
@@ -208,10 +205,12 @@ class RolloutRun:
         async with self._lock:
             if self.rollout.phase not in JUDGED or not self.state.loaded or reading.number <= self._read:
                 return
-            self._look_at_rows(now_seconds)
+            if self._gates is not None:
+                self.state = replace(self.state, rows=self._gates.look(self.state.rows, now_seconds))
             totals = self._totals(reading, self.rollout)
+            new_means = self._gates.new_means if self._gates is not None else ((), ())
             replayed = self._replay.come(self.rollout, self._replay_wanted())
-            state, observation = self.state.looked(totals, self._new_means, replayed)
+            state, observation = self.state.looked(totals, new_means, replayed)
             after, decision, _ = step(self.plan, self.rollout, now_seconds, observation)
             decided: list[Decided] = [(decision, SYSTEM)]
             lost = state.counting.lost if state.counting is not None else 0
@@ -259,55 +258,16 @@ class RolloutRun:
         copies = self.plan.steps[rollout.step].is_shadow
         return self._around.counters.totals(reading, self.model, *self.versions, of_copies=copies)
 
-    # Rows of panes
-
-    def _look_at_rows(self, now_seconds: float) -> None:
-        rows = self._rows
-        if rows is None:
-            return
-        taken = rows.take_means()
-        self._new_means = means_plus(self._new_means[0], taken[0]), means_plus(self._new_means[1], taken[1])
-        signs, self._signs = self._signs, {}
-        of_rows = self.state.rows.with_signs(signs)
-        if self._testing is None or self._testing.done():
-            due = rows.due(dict(of_rows.drift))
-            if due:
-                of_rows = of_rows.with_tests(due)  # noted before it is made: a restart spends no level twice
-                self._testing = asyncio.create_task(self._test(rows, due, now_seconds))
-        self.state = replace(self.state, rows=of_rows)
-
-    async def _test(self, rows: StepRows, due: Mapping[str, Any], now_seconds: float) -> None:
-        try:
-            signs = await asyncio.to_thread(rows.judge, due, now_seconds)
-        except Exception:
-            log.exception("rollout %d of %s: drift could not be tested; the next test follows", self.id, self.model)
-            return
-        if self._rows is rows:
-            self._signs |= signs
-
     async def _open_rows(self, *, restored: bool = False) -> None:
         """For the gates of the step that has begun."""
-        around = self._around
-        self._close_rows()
-        gates = self.plan.gates
-        if around.rows is None or self.rollout.phase not in JUDGED or not (gates.drift or gates.means):
+        if self._gates is None:
+            return
+        if self.rollout.phase not in JUDGED:
+            self._gates.close()
             return
         baseline, candidate = (self._key(version) for version in self.versions)
-        wanted = RowsWanted(
-            baseline,
-            candidate,
-            self.state.since_seconds,
-            tuple(gate.name for gate in gates.means),
-            gates.drift,
-            self.plan.harm_level,
-            around.thresholds(baseline),
-        )
-        self._rows = await asyncio.to_thread(around.rows.open, wanted, restored=restored)
-
-    def _close_rows(self) -> None:
-        if self._rows is not None and self._around.rows is not None:
-            self._around.rows.close(self._rows)
-        self._rows, self._signs, self._new_means = None, {}, ((), ())
+        thresholds = self._around.thresholds(baseline)
+        await self._gates.open(baseline, candidate, self.state.since_seconds, thresholds, restored=restored)
 
     def _replay_wanted(self) -> ReplayWanted:
         baseline, candidate = (self._key(version) for version in self.versions)
@@ -343,7 +303,9 @@ class RolloutRun:
             return self._around.store.save(self.id, change)
 
         before, stored = self.rollout, await asyncio.to_thread(write)
-        self.state, self._new_means = state, ((), ())
+        self.state = state
+        if self._gates is not None:
+            self._gates.saved()
         self._read = max(self._read, reading.number)
         self.last = decided[-1][0]
         if ends and not self._ended_seconds:
@@ -366,7 +328,6 @@ class RolloutRun:
             announce_decision(
                 self._around.events, self.id, self.plan, self.versions, digest, decision, actor, row.audit_id
             )
-            log.info("rollout %d of %s: %s", self.id, self.model, decision.sentence())
         if self._around.watchers.has(self.id):
             same = recompute(self.plan, decision) == decision
             shown = DecisionView(row.number, decision, row.audit_id, same)
@@ -407,15 +368,19 @@ class RolloutRun:
         """Until nothing of it is going on beside the looks."""
         while tasks := [each for each in self._tasks if not each.done()]:
             await asyncio.wait(tasks)
+        if self._gates is not None:
+            await self._gates.idle()
 
     @property
     def _tasks(self) -> list[asyncio.Task[None]]:
-        every = (self._beginning, self._applying, self._testing, self._replay.task)
+        every = (self._beginning, self._applying, self._replay.task)
         return [task for task in every if task is not None]
 
     async def close(self) -> None:
         """Control ends: the rollout stays as it is stored."""
-        self._close_rows()
+        if self._gates is not None:
+            self._gates.close()
+            await self._gates.idle()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

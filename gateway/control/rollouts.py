@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from gateway.control.audit import MAX_NAME, SYSTEM, Actor, announce_refusal
+from gateway.control.rollout_archive import RolloutArchive
 from gateway.control.rollout_changes import Before
 from gateway.control.rollout_checks import Checked, Checks, Rates, Settings, busy_text
 from gateway.control.rollout_figures import figures_of
@@ -27,12 +28,11 @@ from gateway.control.traffic import Traffic
 from gateway.errors import Precondition
 from gateway.store.contract import AuditEntry, AuditRecord
 from gateway.store.panes import VersionKey
-from gateway.store.rollouts import NewRollout, RolloutChange, StoredDecision, StoredRollout
+from gateway.store.rollouts import NewRollout, RolloutChange, StoredRollout
 from gateway.telemetry.refusals import ChangeRefusals
 from gateway.telemetry.rollout_measures import RolloutFigures
 from runtime.errors import NotFound, NotReady, ServingError
 from runtime.profile.schema import Schema
-from runtime.rollout.decide import recompute
 from runtime.rollout.decision import Decision, Verb
 from runtime.rollout.phase import NotPossible
 from runtime.rollout.plan import Plan
@@ -75,6 +75,7 @@ class Rollouts:
         self._changes = changes
         self._audits = audits
         self._clock = around.clock
+        self._archive = RolloutArchive(around.store)
         self._rates = Rates()
         self._checks = Checks(changes, settings, self.busy, self._schema, self._rates)
         self._runs: dict[int, RolloutRun] = {}
@@ -164,7 +165,9 @@ class Rollouts:
         self._wake.set()
 
     async def tick(self, now_seconds: float) -> None:
-        """A look at each rollout under way."""
+        """A look at each rollout under way, once the desired state is there."""
+        if not self._restored:
+            return
         due = time.monotonic() - self._sampled >= RATE_SECONDS
         if not (self._runs or due):
             return
@@ -233,11 +236,12 @@ class Rollouts:
         return run.view(), list(checked.warnings)
 
     async def command(self, rollout_id: int, verb: Verb, actor: Actor) -> RolloutView:
+        self._require_restored()
         run = self._runs.get(rollout_id)
         try:
             if run is None:
-                ended = await self._stored(rollout_id)
-                phase = RolloutState.from_json(ended.state).rollout.phase.value
+                ended = await asyncio.to_thread(self._archive.view, rollout_id)
+                phase = ended.rollout.phase.value
                 raise Precondition(f"rollout {rollout_id} of model {ended.model!r} has ended ({phase}): start another")
             try:
                 await run.command(verb, actor, self._clock())
@@ -266,40 +270,16 @@ class Rollouts:
 
     async def view(self, rollout_id: int) -> RolloutView:
         run = self._runs.get(rollout_id)
-        if run is not None:
-            return run.view()
-        stored = await self._stored(rollout_id)
-        return (await self._views([stored]))[0]
+        return run.view() if run is not None else await asyncio.to_thread(self._archive.view, rollout_id)
 
     async def listed(self, model: str, limit: int, before_id: int) -> list[RolloutView]:
-        found = await asyncio.to_thread(self._around.store.listed, model, limit, before_id)
-        return await self._views(found)
+        return await asyncio.to_thread(self._archive.listed, model, limit, before_id)
 
     async def decisions(self, rollout_id: int, limit: int, after: int) -> list[DecisionView]:
-        stored = await self._stored(rollout_id)
-
-        def read() -> list[DecisionView]:
-            plan = Plan.from_json(stored.plan)
-            rows = self._around.store.decisions(rollout_id, limit, after)
-            return [_decision_view(plan, row) for row in rows]
-
-        return await asyncio.to_thread(read)
+        return await asyncio.to_thread(self._archive.decisions, rollout_id, limit, after)
 
     def watching(self, rollout_id: int) -> AbstractContextManager[asyncio.Queue[RolloutNews]]:
         return self._around.watchers.watching(rollout_id)
-
-    async def _views(self, found: list[StoredRollout]) -> list[RolloutView]:
-        def read() -> list[RolloutView]:
-            last = self._around.store.last_decisions([each.id for each in found])
-            return [_view(each, last.get(each.id)) for each in found]
-
-        return await asyncio.to_thread(read)
-
-    async def _stored(self, rollout_id: int) -> StoredRollout:
-        stored = await asyncio.to_thread(self._around.store.get, rollout_id)
-        if stored is None:
-            raise NotFound(f"no rollout {rollout_id}")
-        return stored
 
     async def _checked(self, plan: Plan) -> Checked:
         self._require_restored()
@@ -333,26 +313,3 @@ class Rollouts:
         models = {run.model for run in under_way}
         ended = [run for run in list(self._ended.values()) if run.model not in models]
         return [figures_of(run.view()) for run in (*under_way, *ended)]
-
-
-def _view(stored: StoredRollout, last: StoredDecision | None) -> RolloutView:
-    return RolloutView(
-        stored.id,
-        stored.model,
-        stored.baseline,
-        stored.candidate,
-        Plan.from_json(stored.plan),
-        RolloutState.from_json(stored.state).rollout,
-        stored.created_at.timestamp(),
-        stored.ended_at.timestamp() if stored.ended_at is not None else 0.0,
-        Decision.from_json(last.data) if last is not None else None,
-    )
-
-
-def _decision_view(plan: Plan, row: StoredDecision) -> DecisionView:
-    decision = Decision.from_json(row.data)
-    try:
-        same = recompute(plan, decision) == decision
-    except ValueError:
-        same = False
-    return DecisionView(row.number, decision, row.audit_id, same)

@@ -43,7 +43,8 @@ class Routers:
             route = from_json(text) if text else NO_ROUTE
         except RouteError:  # control checks what it sends: it is of another release, or wrong
             log.exception("the route of model %r cannot be read; the one before stays", model)
-            return known
+            made = self._routed[model] = known._replace(text=text)  # told once
+            return made
         decides = bool(route.rules or route.split)
         made = Routed(text, route, Router(model, route, self._draw) if decides else None)
         self._routed[model] = made

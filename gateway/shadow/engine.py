@@ -11,6 +11,7 @@ from gateway.link import Link
 from gateway.messages import ReplayOrder, VersionOrder
 from gateway.process import Spawn
 from gateway.shadow.idle import idle_library_threads
+from gateway.shadow.quota import Quota
 from gateway.shadow.replays import Replays
 from gateway.shadow.reports import Reports
 from gateway.shadow.runs import CopyRuns
@@ -49,7 +50,13 @@ class Engine:
         late = orders.config.shadow.late_seconds
         self._replays = Replays(self._versions, link.report)
         self._runs = CopyRuns(
-            readers, self._versions, self._reports, self._replays, lambda: not self._manager.settled(), late
+            readers,
+            self._versions,
+            self._reports,
+            self._replays,
+            lambda: not self._manager.settled(),
+            late,
+            Quota(),
         )
         self._manager.start()
         self._runs.start()

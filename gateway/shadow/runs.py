@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from gateway.shadow.fit import by_request, misfit, misshapen
 from gateway.shadow.idle import run_when_idle
+from gateway.shadow.quota import Quota
 from gateway.shadow.replays import Replays
 from gateway.shadow.reports import Reports
 from gateway.shadow.versions import ShadowVersion, ShadowVersions
@@ -29,6 +30,7 @@ FIRST_NAP_SECONDS, LONGEST_NAP_SECONDS = 0.001, 0.02
 
 IDLE_SECONDS = 0.25  # the same, while no shadow version is loaded
 FOLLOW_SECONDS = 0.1  # how soon a pair that a worker begins to copy is noticed
+PAUSE_SECONDS = 1.0  # after the container's CPU quota was used up: the rest of the time is the workers'
 DROPS = 256  # copies thrown away at once, until the other rings have their turn
 
 
@@ -54,8 +56,11 @@ class CopyRuns:
         replays: Replays,
         loading: Callable[[], bool],
         late_seconds: float,
+        quota: Quota,
     ) -> None:
         self._readers = readers
+        self._quota = quota
+        self._pause_until = 0.0
         self._versions = versions
         self._reports = reports
         self._replays = replays
@@ -113,7 +118,9 @@ class CopyRuns:
         if now >= self._follow_at:
             self._follow_at = now + FOLLOW_SECONDS
             self._follow()
-        if self._loading():
+            if self._quota.was_used_up():
+                self._pause_until = now + PAUSE_SECONDS
+        if self._loading() or now < self._pause_until:
             return False
         worked = False
         for number, reader in enumerate(self._readers):

@@ -196,8 +196,6 @@ def _require_page(limit: int, place: int, name: str) -> None:
 
 def _rollout_of(row: Row[Any]) -> StoredRollout:
     with damage_mapped("rollout", row.id):
-        if row.settled not in (False, True):
-            raise ValueError(f"settled {row.settled!r}")
         return StoredRollout(
             model=row.model,
             baseline=row.baseline,
@@ -208,7 +206,7 @@ def _rollout_of(row: Row[Any]) -> StoredRollout:
             id=row.id,
             created_at=EPOCH + row.created_us * MICROSECOND,
             ended_at=EPOCH + row.ended_us * MICROSECOND if row.ended_us else None,
-            settled=bool(row.settled),
+            settled=row.settled,
         )
 
 

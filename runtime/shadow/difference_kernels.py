@@ -93,3 +93,28 @@ def pick(scores, classes, margins):  # type: ignore[no-untyped-def]
                 second = score
         classes[row] = at if whole else -1
         margins[row] = first - second if whole and first > second else 0.0
+
+
+_CLASSES = types.Array(int64, 1, "C", readonly=True)
+_COUNTED = types.Array(int64, 2, "C")
+
+
+@kernel(int64(_CLASSES, _CLASSES, _COUNTED), nogil=True, allocates=False)
+def pair_up(first, second, pairs):  # type: ignore[no-untyped-def]
+    """first, second: int64[rows]. Fills pairs, int64[most, 3], with each pair of classes and the number of its rows.
+
+    Returns how many pairs there are; -1 where they are more than there is room for.
+    """
+    distinct = 0
+    for row in range(len(first)):
+        x, y = first[row], second[row]
+        at = 0
+        while at < distinct and not (pairs[at, 0] == x and pairs[at, 1] == y):
+            at += 1
+        if at == distinct:
+            if distinct == len(pairs):
+                return -1
+            pairs[at, 0], pairs[at, 1], pairs[at, 2] = x, y, 0
+            distinct += 1
+        pairs[at, 2] += 1
+    return distinct

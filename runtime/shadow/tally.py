@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from runtime.shadow.confusion import Confusion
 from runtime.sketch.block import Block
 from runtime.sketch.exponential import ExponentialHistogram
@@ -38,7 +41,11 @@ class OutputTally:
     confusion: Confusion = field(default_factory=Confusion)
     differences: Block | None = None
 
-    def differ(self) -> Block:
+    def observe(self, differences: npt.NDArray[np.float64]) -> None:
+        """differences: float64[numbers, 2], absolute and relative."""
+        self._differ().observe(differences)
+
+    def _differ(self) -> Block:
         if self.differences is None:
             self.differences = Block.create(DIFFERENCES)
         return self.differences
@@ -48,7 +55,7 @@ class OutputTally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.confusion.merge(other.confusion)
         if other.differences is not None:
-            self.differ().merge(other.differences)
+            self._differ().merge(other.differences)
 
     def copy(self) -> OutputTally:
         counts = {name: getattr(self, name) for name in COUNTS}

@@ -9,4 +9,4 @@ def test_every_case_runs_and_is_named_once() -> None:
     made = routes.cases()
     for _, run in made:
         run()
-    assert len({title for title, _ in made}) == len(made) == 8
+    assert len({title for title, _ in made}) == len(made) == 9

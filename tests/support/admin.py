@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,6 +71,29 @@ class Admin:
 
     def default(self, model: str, target: str, reason: str = "") -> pb.ChangeResponse:
         return self._change("SetDefault", pb.SetDefaultRequest(model=model, target=target, reason=reason))
+
+    def route(self, model: str) -> pb.GetRouteResponse:
+        return self._ask("GetRoute", pb.GetRouteRequest(model=model))
+
+    def set_route(self, model: str, route: str, *, dry_run: bool = False, reason: str = "") -> pb.SetRouteResponse:
+        request = pb.SetRouteRequest(model=model, route=route, dry_run=dry_run, reason=reason)
+        return self._ask("SetRoute", request)
+
+    def explain(
+        self,
+        model: str,
+        version: str = "",
+        metadata: Iterable[tuple[str, str]] = (),
+        parameters: Mapping[str, str] | None = None,
+        request_id: str = "",
+    ) -> pb.ExplainRouteResponse:
+        entries = [pb.MetadataEntry(key=key, value=value) for key, value in metadata]
+        return self._ask(
+            "ExplainRoute",
+            pb.ExplainRouteRequest(
+                model=model, version=version, metadata=entries, parameters=parameters or {}, request_id=request_id
+            ),
+        )
 
     def model(self, name: str) -> pb.Model:
         return self.models(name)[name]

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -60,8 +61,11 @@ async def linked() -> AsyncIterator[Linked]:
 class ScriptedWorker:
     """Says of every version it is told to hold that it is available, or of those in `failing` that it is not."""
 
-    def __init__(self, address: str, index: int = 0, pid: int = 0, failing: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, address: str, index: int = 0, pid: int = 0, failing: tuple[int, ...] = (), role: Any = "worker"
+    ) -> None:
         self._index = index
+        self._role = role
         self._pid = pid or os.getpid()
         self._failing = failing
         self._draining = False
@@ -70,7 +74,7 @@ class ScriptedWorker:
         self.link = Link(address, self._greet, self._on_desired)
 
     def _greet(self) -> list[BaseModel]:
-        return [Hello(index=self._index, pid=self._pid, transport="queue"), *self._states.values()]
+        return [Hello(index=self._index, pid=self._pid, transport="queue", role=self._role), *self._states.values()]
 
     def _on_desired(self, desired: Desired) -> None:
         self.orders = desired.models
@@ -92,8 +96,10 @@ class ScriptedWorker:
 
 
 @contextmanager
-def worker_at(address: str, index: int = 0, pid: int = 0, failing: tuple[int, ...] = ()) -> Iterator[ScriptedWorker]:
-    worker = ScriptedWorker(address, index, pid, failing)
+def worker_at(
+    address: str, index: int = 0, pid: int = 0, failing: tuple[int, ...] = (), role: Any = "worker"
+) -> Iterator[ScriptedWorker]:
+    worker = ScriptedWorker(address, index, pid, failing, role)
     worker.link.start()
     try:
         yield worker

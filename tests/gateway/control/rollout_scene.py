@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from control_fleet import Linked, linked, worker_at
+from drift_traffic import SCHEMA
 from shm_records import Desk, desk, records_of
 from zoo import versioned, write_version
 
@@ -19,10 +22,13 @@ from gateway.control.comparisons import PairTotals
 from gateway.control.rollout_checks import Settings
 from gateway.control.rollout_counts import Counters
 from gateway.control.rollout_events import RolloutWatchers
+from gateway.control.rollout_rows import RolloutRows
 from gateway.control.rollout_run import RolloutRun, Surroundings
 from gateway.control.rollouts import Rollouts
+from gateway.store.panes import VersionKey
 from gateway.store.sql import SqlStore, open_store
 from gateway.telemetry.conventions import CODES
+from runtime.profile.summary import Summary
 from runtime.repository.cache import ArtifactCache
 from runtime.repository.repository import Repository
 from runtime.rollout.plan import Plan, read_plan
@@ -57,6 +63,32 @@ class Comparisons:
 
     def totals(self, _model: str, _primary: int, _shadow: int) -> PairTotals:
         return PairTotals(self.counters, self.compared, self.agreed, self.failed, self.compared + self.failed)
+
+
+class Versions(dict[VersionKey, Any]):
+    """All versions of `m`, once they are known."""
+
+    known = False
+
+    def get(self, key: VersionKey, default: Any = None) -> Any:
+        return SimpleNamespace(schema=SCHEMA) if self.known and key.model == "m" else default
+
+
+class Observed:
+    """The part of `Observation` that hands out panes. Versions are known once somebody asks, as after a restart."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.on_pane: Callable[[VersionKey, float, Summary], None] = lambda _key, _began, _pane: None
+        self.versions = Versions()
+
+    def meet(self, _now_seconds: float) -> None:
+        self.versions.known = True
+
+    def see(self, changes: Changes, version: int, began_seconds: float, pane: Summary) -> None:
+        """A pane of a version of `m` that is served."""
+        digest = next(each.digest for each in changes.desired["m"].versions if each.version == version)
+        self.on_pane(VersionKey("m", version, digest), began_seconds, pane)
 
 
 @dataclass
@@ -151,8 +183,11 @@ def world(folder: Path) -> Iterator[World]:
 
 
 @asynccontextmanager
-async def control(world: World, *, versions: tuple[int, ...] = (1,)) -> AsyncIterator[Scene]:
-    """`versions`: loaded where the store is new."""
+async def control(world: World, *, look_first: bool = False, observed: Observed | None = None) -> AsyncIterator[Scene]:
+    """Loads version 1 where the store is new. `look_first`: a tick comes before the desired state is there.
+
+    `observed`: hands out panes.
+    """
     cache = ArtifactCache(world.folder / "cache")
     repository = Repository([str(world.folder / "models")], cache, settle_seconds=0)
     store = open_store(str(world.folder / "state.db"))
@@ -163,16 +198,20 @@ async def control(world: World, *, versions: tuple[int, ...] = (1,)) -> AsyncIte
             counters = Counters(
                 world.desk.totals(), world.gateway, world.comparisons, lambda m, v: world.crashes.get((m, v), 0)
             )
+            rows = RolloutRows(observed, store.panes) if observed is not None else None  # type: ignore[arg-type]
             around = Surroundings(
-                store.rollouts, changes, counters, made.events, RolloutWatchers(), clock=lambda: world.now_seconds
+                store.rollouts, changes, counters, made.events, RolloutWatchers(), rows, clock=lambda: world.now_seconds
             )
             rollouts = Rollouts(around, changes, store, world.settings)
             changes.rollouts = rollouts
             await rollouts.restore()
+            if look_first:
+                await rollouts.tick(world.now_seconds)
+                assert made.fleet._orders is None
             await changes.start(load_new=False, workers=1)
             assert await made.fleet.until(lambda: 0 in made.fleet.workers, WAIT_SECONDS)
             if "m" not in changes.desired:
-                await changes.load("m", versions, OLGA)
+                await changes.load("m", (1,), OLGA)
             await rollouts.start_up()
             try:
                 yield Scene(world, rollouts, changes, made, store)

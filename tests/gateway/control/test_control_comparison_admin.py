@@ -112,7 +112,7 @@ def test_where_nothing_is_copied_it_says_what_would_be(admin: ComparisonAdmin, c
         (
             {"model": "iris", "shadow": -1},
             InvalidRequest,
-            "expected a shadow version of 1 or more, or 0 for any, got -1",
+            "expected a shadow version of 1 or more, or 0: any, got -1",
         ),
         ({"primary": 1}, InvalidRequest, "expected the model that the version is of, got nothing"),
         (

@@ -1,4 +1,4 @@
-"""What a look counts: series by variant, copies, crashes; over memories that begin anew, nothing twice and nothing lost."""
+"""What a look counts: series by variant, copies, crashes; where memories begin anew, all of it once."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ LOOKS = st.lists(
 
 @given(looks=LOOKS, seed=st.integers(0, 100))
 def test_whatever_is_seen_the_stored_state_is_that_in_memory_and_counts_everything_once(looks: list, seed: int) -> None:
-    """A state that is read back after each look, over restarts of both memories, decides as one that is never stored."""
+    """Over restarts of both memories, too: the state that is read back after each look is the one that was."""
     random = np.random.default_rng(seed)
     totals, now = Totals("g0", "c0"), 1_000.0
     rollout, _, _ = command(PLAN, draft(PLAN), now, Command(Verb.START, "ann"))
@@ -149,12 +149,10 @@ def test_whatever_is_seen_the_stored_state_is_that_in_memory_and_counts_everythi
                 totals = replace(totals, comparisons=f"c{number}", compared=0, agreed=0, failed=0)
             if event == "gateway":
                 totals = replace(totals, gateway=f"g{number}", baseline=ArmCounts(), candidate=ArmCounts(), crashes=0)
-            errors, disagreed = min(errors, candidate), min(disagreed, copies)
-            new = totals.candidate, totals.baseline
-            buckets = tuple((int(at), 1) for at in np.unique(random.integers(200, 260, candidate - errors)))
-            arm = new[0].plus(ArmCounts(candidate, errors, buckets))
-            base = new[1].plus(ArmCounts(3 * candidate, 0, ((220, 3 * candidate),) if candidate else ()))
-            agreed = copies - disagreed
+            failed, agreed = min(errors, candidate), copies - min(disagreed, copies)
+            buckets = tuple((int(at), 1) for at in np.unique(random.integers(200, 260, candidate - failed)))
+            arm = totals.candidate.plus(ArmCounts(candidate, failed, buckets))
+            base = totals.baseline.plus(ArmCounts(3 * candidate, 0, ((220, 3 * candidate),) if candidate else ()))
             totals = replace(
                 totals, candidate=arm, baseline=base, compared=totals.compared + copies, agreed=totals.agreed + agreed
             )
@@ -162,7 +160,7 @@ def test_whatever_is_seen_the_stored_state_is_that_in_memory_and_counts_everythi
             if state.rollout.phase not in JUDGED:
                 continue
             of_copies = PLAN.steps[state.rollout.step].is_shadow
-            seen = ArmCounts(copies) if of_copies else ArmCounts(candidate, errors)
+            seen = ArmCounts(copies) if of_copies else ArmCounts(candidate, failed)
             expected = expected.plus(Counts(seen, ArmCounts(3 * candidate), copies, agreed))
             state, observation = state.looked(totals)
             rollout, decision, _ = step(PLAN, state.rollout, now, observation)
@@ -195,5 +193,5 @@ def test_time_does_not_pass_where_the_gateway_was_not_there() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"rollout": {}}'])
 def test_a_state_that_nobody_wrote_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=".+"):
+    with pytest.raises(ValueError):
         RolloutState.from_json(text)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollout_scene import OLGA, STEP, Scene, control, plan_of, world
+from drift_traffic import Traffic as Panes
+from drift_traffic import shift
+from rollout_scene import OLGA, STEP, Observed, Scene, control, plan_of, world
 
 from gateway.control.traffic import Traffic
 from gateway.errors import Precondition
-from gateway.store.contract import StoreUnavailable
+from gateway.store.contract import StoreCorrupt, StoreUnavailable
 from gateway.store.rollouts import RolloutChange
 from runtime.errors import NotFound
 from runtime.rollout.decide import recompute
@@ -154,6 +156,42 @@ def test_a_slow_version_is_found_by_the_series_histograms(tmp_path: Path) -> Non
         assert "latency p99: harm shown" in (await there.rollouts.view(rollout)).rollout.reason
 
     in_control(tmp_path, script)
+
+
+# Panes
+
+
+def test_inputs_that_drift_from_the_baselines_end_a_rollout_and_a_restart_tests_no_rows_twice(tmp_path: Path) -> None:
+    plan = plan_of(gates={"drift": ["inputs"], "means": [{"name": "mean texture", "margin": 0.5}]})
+
+    async def run() -> None:
+        with world(tmp_path) as there:
+            seen = Observed()
+            async with control(there, observed=seen) as scene:
+                rollout = await scene.start(plan)
+                seen.see(scene.changes, 1, there.now_seconds, Panes(1).summary(4_000))
+                seen.see(scene.changes, 2, there.now_seconds, Panes(2).summary(1_000))
+                await scene.look(candidate=60, baseline=100)
+                await scene.look(candidate=1, baseline=100)
+                kept = scene.run(rollout).state
+                assert kept.rows.drift[0][1].done == 1
+                assert scene.run(rollout).rollout.counts.candidate.mean("mean texture").rows == 1_000
+            seen = Observed()
+            async with control(there, observed=seen) as scene:
+                assert scene.run(rollout).state == kept
+                seen.see(scene.changes, 1, there.now_seconds, Panes(3).summary(4_000))
+                seen.see(scene.changes, 2, there.now_seconds, Panes(4).summary(1_999, shift("worst area", 1.0)))
+                await scene.look(candidate=1, baseline=100)
+                assert scene.run(rollout).state.rows.drift[0][1].done == 1, "2,000 are twice the rows"
+                seen.see(scene.changes, 2, there.now_seconds, Panes(5).summary(1, shift("worst area", 1.0)))
+                await scene.look(candidate=1, baseline=100)
+                await scene.look(candidate=1, baseline=100)
+                view = await scene.rollouts.view(rollout)
+                assert view.rollout.phase is Phase.ROLLED_BACK
+                assert view.rollout.reason == "drift inputs: harm shown; drifted"
+                assert view.rollout.counts.candidate.mean("mean texture").rows == 3_000
+
+    asyncio.run(run())
 
 
 # Commands
@@ -346,6 +384,20 @@ def test_a_control_that_ends_while_the_candidate_loads_loads_it_again_and_knows_
     restarted(tmp_path, first, then)
 
 
+def test_nothing_is_looked_at_or_told_before_the_desired_state_is_there(tmp_path: Path) -> None:
+    async def run() -> None:
+        with world(tmp_path) as there:
+            async with control(there) as scene:
+                await scene.start()
+            there.crashes["m", 2] = 1
+            async with control(there, look_first=True) as scene:
+                await scene.look()
+                assert await scene.phase(1) == "rolled back"
+                assert served(scene) == ((1,), "")
+
+    asyncio.run(run())
+
+
 # What goes wrong
 
 
@@ -422,6 +474,10 @@ def test_a_rollout_that_cannot_be_read_is_given_up_and_the_gateway_starts(tmp_pa
         assert there.rollouts.traffic("m") is None
         assert there.store.rollouts.under_way() == []
         assert there.audits()[-1] == ("rollout given up", "system", "failed")
+        with pytest.raises(StoreCorrupt, match="rollout 1 in the state database is damaged"):
+            await there.rollouts.view(1)
+        assert await there.rollouts.listed("m", 10, 0) == []
+        assert await there.start(plan_of(candidate="3")) == 2
 
     restarted(tmp_path, first, then)
 

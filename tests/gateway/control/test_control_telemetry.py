@@ -37,7 +37,7 @@ class Gateway:
         self.settings = read_settings(environment)
         self._orders = Spawn(
             config=Config(models=[str(tmp_path)]), index=-1, parent_pid=0, link_address="", page_fds=(),
-            shadow_page_fd=-1, series_fds=(), ring_fds=(), arena_fds=(), pane_control_fd=-1,
+            shadow_page_fd=-1, series_fds=(), ring_fds=(), arena_fds=(), copy_fds=(), pane_control_fd=-1,
             export_fd=self.segment.fd, tally_fd=-1, listener_fd=-1, http_fd=-1, grpc_address="", admin_address="",
             state_dir=str(tmp_path), started_at_seconds=0.0, instance_id="i", log_style="json",
         )  # fmt: skip

@@ -13,6 +13,7 @@ from shm_records import Desk, desk, records_of
 
 from gateway.telemetry.drift_measures import SubjectDrift, VersionDrift
 from gateway.telemetry.measure import ExporterFigures, Figures, Measures, ProcessorFigures
+from gateway.telemetry.rollout_measures import RolloutFigures
 from gateway.telemetry.shadow_measures import PairFigures
 from gateway.telemetry.signed import SignedDistribution
 from runtime.shm.publish import KEEP_NONE
@@ -44,6 +45,12 @@ SHADOW = PairFigures(
     "iris", 3, 4,
     requests={("agreed", ""): 95, ("disagreed", ""): 4, ("failed", ""): 1, ("shed", "late"): 7},
     waiting=2, agreement=0.96, latency_ratio=1.25,
+)  # fmt: skip
+
+ROLLOUT = RolloutFigures(
+    "iris", 4, "canary", step=2, weight=0.05, copies=0.1,
+    requests={"candidate": 50, "baseline": 950}, errors={"candidate": 1, "baseline": 3},
+    evidence={("errors", "harm"): 0.25, ("errors", "safety"): 1.5},
 )  # fmt: skip
 
 
@@ -117,6 +124,7 @@ class MeasuredDesk:
             access_log_dropped=lambda: 3,
             drift=lambda: [DRIFT],
             shadows=lambda: [SHADOW],
+            rollouts=lambda: [ROLLOUT],
         )
 
 

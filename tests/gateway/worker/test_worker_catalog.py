@@ -9,7 +9,8 @@ from bad_models import write_bad
 from worker_parts import Worker, ordered
 
 from gateway.messages import Desired, ModelOrder
-from gateway.worker.catalog import health_statuses, report
+from gateway.version_messages import report
+from gateway.worker.catalog import health_statuses
 from runtime.versions.state import VersionState
 
 

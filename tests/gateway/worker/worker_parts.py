@@ -15,6 +15,7 @@ from gateway.routing.table import RouteTable
 from gateway.telemetry.context import Trace
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from gateway.worker.catalog import Catalog
+from gateway.worker.copies import Copies
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.target import Target
 from gateway.worker.transport.interface import Headers, Metadata
@@ -29,13 +30,13 @@ from runtime.versions.version import LoadedVersion
 class Worker:
     """`seen`: at each change of model m's version 1, its state and whether it could be routed to."""
 
-    def __init__(self, max_in_flight: int = 100) -> None:
+    def __init__(self, max_in_flight: int = 100, copies: Copies | None = None) -> None:
         page = create_page("statistics")
         self.seen: list[tuple[VersionState, bool]] = []
         self.statistics = StatisticsReader([page])
         self.writer = StatisticsWriter(page)
         self.pipeline = Pipeline(max_in_flight, self.writer.set_in_flight)
-        self.catalog = Catalog(0, self._on_table)
+        self.catalog = Catalog(0, self._on_table, copies)
         self.manager = VersionManager(self._make_target, self._on_change)
 
     @property
