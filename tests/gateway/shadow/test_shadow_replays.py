@@ -78,6 +78,7 @@ def test_a_row_that_fails_fails_no_other_of_its_block_and_either_version_may(des
     report = replayed(desk, order_of(x))
     figures = [total(report, of) for of in ("candidate_failed", "baseline_failed", "compared", "agreed")]
     assert figures == [wrong, 0, 200 - wrong, 200 - wrong]
+    desk.hold()
     desk.hold((1, failing()), (2, good()))
     report = replayed(desk, order_of(x))
     assert [total(report, of) for of in ("candidate_failed", "baseline_failed")] == [0, wrong]
@@ -88,10 +89,11 @@ def test_what_cannot_be_run_is_told_with_the_reason(desk: ShadowDesk) -> None:
     assert replayed(desk, order_of(x)).problem == "version 1 is not loaded in the shadow process"
     desk.hold((1, good()), (2, versioned(3.0)))
     assert "expected output 'label'" in replayed(desk, order_of(x)).problem
+    desk.hold()
     desk.hold((1, good()), (2, good("better")))
     wide = np.zeros((4, 5), np.float32)
     assert "expected shape" in replayed(desk, order_of(wide)).problem
-    assert "expected input" in replayed(desk, order_of(x, datatype="FP64")).problem
+    assert "expected input" in replayed(desk, order_of(x.astype(np.float64), datatype="FP64")).problem
     short = order_of(x).inputs[0].model_copy(update={"shape": (9, 4)})
     assert "cannot be read" in replayed(desk, order_of(x, inputs=(short,))).problem
     other = order_of(x, candidate_digest="sha256:9")
