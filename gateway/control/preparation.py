@@ -100,12 +100,13 @@ class Preparations:
             return VersionState.FAILED.name in states or all(state == VersionState.AVAILABLE.name for state in states)
 
         in_time = await fleet.until(decided, LOAD_SECONDS)
-        if fleet.shadow is None or lost():
+        shadow = fleet.shadow
+        if lost() or shadow is None:
             return "the shadow process"
         if not in_time:  # it has only what cores the workers leave it; they decide
             log.warning("the shadow process did not load a version of %s within %g s", model, LOAD_SECONDS)
         for key in keys:
-            _raise_failure(key, fleet.shadow.reports.get(key))
+            _raise_failure(key, shadow.reports.get(key))
         return ""
 
     async def _stage(self, model: str, new: New, *, first_only: bool, on_shadow: bool) -> str:

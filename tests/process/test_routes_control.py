@@ -99,8 +99,8 @@ class Clients:
         k = float(np.frombuffer(response.raw_output_contents[0], np.float32)[0])
         assert said["driftgate-model-version"] == response.model_version
         return Answered(
-            int(response.model_version), k, said["driftgate-model-digest"], said["driftgate-variant"],
-            said["driftgate-reason"],
+            int(response.model_version), k, said["driftgate-model-digest"], said.get("driftgate-variant", "default"),
+            said.get("driftgate-reason", "default"),  # a model without a route does not say it
         )  # fmt: skip
 
 
