@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rollout_models import everyday, write_pair
+from rollout_models import CRASH, everyday, write_pair
 from support.admin import until
 from support.gateway import Gateway
 from support.load import infer_request
@@ -30,7 +30,8 @@ CONFIG = {
 SHADOW = {"shadow_percent": 100, "min_duration_seconds": 0, "min_requests": 100, "max_duration_seconds": 1}
 CANARY = {"weight_percent": 50}
 ROWS = 1_200
-CANDIDATES = {"equal": "", "good": "", "differing": "", "failing": "", "slow": "statistics: {sample_rows: 0}\n"}
+CANDIDATES = dict.fromkeys(("equal", "good", "differing", "failing", "crashing_on_demand"), "")
+CANDIDATES["slow"] = "statistics: {sample_rows: 0}\n"
 
 
 def plan_of(model: str, **changes: Any) -> dict[str, Any]:
@@ -50,7 +51,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         with client_of(running.grpc) as client:
             for _ in range(ROWS // 100):
                 for model in CANDIDATES:
-                    client.ask("ModelInfer", infer_request(model, everyday(random, 100), "1"))
+                    x = everyday(random, 100)
+                    x[0, 3] = CRASH if model == "crashing_on_demand" else x[0, 3]
+                    client.ask("ModelInfer", infer_request(model, x, "1"))
         answered = time.time()
         with rollouts_of(running.admin) as desk:
             request = pb.GetFeaturesRequest(model="equal", version=1, window_seconds=60)
@@ -91,6 +94,13 @@ def test_a_version_that_does_harm_is_rolled_back_by_replay(desk: RolloutDesk, ca
     ended = desk.until(started.id, lambda rollout: rollout.phase == pb.ROLLOUT_PHASE_ROLLED_BACK)
     print(desk.story(started.id))
     assert f"{gate}: harm shown" in ended.reason
+    assert_recomputes(desk, ended)
+
+
+def test_a_version_that_ends_the_shadow_process_on_an_earlier_row_is_rolled_back(desk: RolloutDesk) -> None:
+    started = desk.start(plan_of("crashing_on_demand"))
+    ended = desk.until(started.id, lambda rollout: rollout.phase == pb.ROLLOUT_PHASE_ROLLED_BACK)
+    assert "the candidate has ended 1 processes" in ended.reason
     assert_recomputes(desk, ended)
 
 
