@@ -90,18 +90,19 @@ class Preparations:
         self._broadcast()
         keys = _keys(model, new)
 
-        def lost() -> bool:
-            return fleet.shadow is None or fleet.shadow.pid != pid
+        def there() -> WorkerView | None:
+            return fleet.shadow if fleet.shadow is not None and fleet.shadow.pid == pid else None
 
         def decided() -> bool:
-            if lost() or fleet.shadow is None:
+            shadow = there()
+            if shadow is None:
                 return True
-            states = [_state(fleet.shadow, key) for key in keys]
+            states = [_state(shadow, key) for key in keys]
             return VersionState.FAILED.name in states or all(state == VersionState.AVAILABLE.name for state in states)
 
         in_time = await fleet.until(decided, LOAD_SECONDS)
-        shadow = fleet.shadow
-        if lost() or shadow is None:
+        shadow = there()
+        if shadow is None:
             return "the shadow process"
         if not in_time:  # it has only what cores the workers leave it; they decide
             log.warning("the shadow process did not load a version of %s within %g s", model, LOAD_SECONDS)

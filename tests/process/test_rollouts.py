@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from rollout_models import CANDIDATES, FAILS_FROM, crash_row, everyday, write_pair
 from support.admin import admin_of, until
@@ -27,11 +30,11 @@ from runtime.rollout.plan import Plan
 pytestmark = pytest.mark.process
 
 RATE = 250.0  # requests a second
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "rollouts": {"tick_seconds": 0.2},
     "statistics": {"pane_seconds": 1, "windows_seconds": [5, 60], "drift_window_seconds": 60},
 }
-SHADOW = {"shadow_percent": 100, "min_duration_seconds": 2, "min_requests": 100, "max_duration_seconds": 45}
+SHADOW = {"shadow_percent": 100, "min_duration_seconds": 4, "min_requests": 300, "max_duration_seconds": 45}
 CANARY = {"weight_percent": 25, "min_duration_seconds": 2, "min_requests": 100, "max_duration_seconds": 45}
 HALF = CANARY | {"weight_percent": 50}
 GATES = {
@@ -293,4 +296,101 @@ def test_without_traffic_nothing_is_promoted(gateway: Gateway) -> None:
         played.desk.command(played.id, pb.CommandRolloutRequest.VERB_ABORT)
         played.until(pb.ROLLOUT_PHASE_ABORTED)
         until(lambda: loaded(gateway, played.model) == {1}, "the candidate is unloaded")
+        assert_history_recomputes(played)
+
+
+@pytest.mark.parametrize("killed", ["control", "a worker", "everything"])
+def test_a_kill_in_a_canary_step_changes_neither_step_nor_weights_nor_evidence(killed: str, tmp_path: Path) -> None:
+    models = write_pair(tmp_path / "models", "m", "good")
+    addresses = dict.fromkeys(("grpc", "http", "admin"), "127.7.5.1:0")  # where no client of another test takes a port
+    gateway = Gateway(models, tmp_path / "state", workers=2, config=CONFIG, addresses=addresses)
+    gateway.start()
+    try:
+        with scene(gateway, "m") as played:
+            played.start(plan_of("m", CANARY, HALF | {"min_duration_seconds": 600, "max_duration_seconds": 900}))
+            played.until(CANARY_PHASE, 1)
+            until(lambda: played.desk.get(played.id).candidate_requests > 200, "the step has seen requests")
+            played.clients.rate = 0.0  # so that evidence stands still
+            before = settled(played)
+            history = [stored.SerializeToString() for stored in played.desk.decisions(played.id)[:-1]]
+            route = played.desk.route("m")
+            kill(gateway, killed)
+            after = played.desk.until(played.id, lambda rollout: rollout.last_look.ToNanoseconds() > before_ns(before))
+            assert remembered(after) == remembered(before)
+            assert [stored.SerializeToString() for stored in played.desk.decisions(played.id)][
+                : len(history)
+            ] == history
+            again = played.desk.route("m")
+            assert (again.route, again.effective, again.rollout_id) == (route.route, route.effective, route.rollout_id)
+
+            played.began = time.monotonic()
+            played.clients.rate = RATE
+            played.desk.until(played.id, lambda rollout: rollout.candidate_requests > before.candidate_requests + 200)
+            answered = [got for got in played.since() if got.version]
+            share = played.clients.share(2, answered)
+            assert abs(share - 0.5) < 4 * (0.25 / len(answered)) ** 0.5
+            played.desk.command(played.id, pb.CommandRolloutRequest.VERB_PROMOTE)
+            played.until(LIVE)
+            until(lambda: default_of(gateway, "m") == {2}, "the candidate is the default")
+            assert_history_recomputes(played)
+    finally:
+        if gateway.process is not None:
+            gateway.stop()
+
+
+def kill(gateway: Gateway, what: str) -> None:
+    """kill -9; returns when it is there again."""
+    if what == "everything":
+        tree = [gateway.supervisor, *gateway.supervisor.children(recursive=True)]
+        assert gateway.process is not None
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        gateway.process.wait()
+        gateway.process = None
+        psutil.wait_procs(tree, timeout=10)
+        gateway.addresses = {name: str(gateway.endpoints[name]) for name in ("grpc", "http", "admin")}
+        gateway.start()
+        return
+    victim = gateway.children("control" if what == "control" else "worker")[0]
+    victim.kill()
+    gateway.logged("was ended by signal 9")
+    gateway.wait_ready()
+
+
+def settled(played: Scene) -> pb.Rollout:
+    """The rollout after two looks that saw no request more than the one before."""
+    until(lambda: not played.clients.under_way, "all requests have ended")
+    time.sleep(2 * CONFIG["rollouts"]["tick_seconds"])  # counts reach the pages after the replies
+    first = played.desk.get(played.id)
+    return played.desk.until(
+        played.id, lambda rollout: rollout.last_look.ToNanoseconds() > first.last_look.ToNanoseconds()
+    )
+
+
+def before_ns(rollout: pb.Rollout) -> int:
+    return rollout.last_look.ToNanoseconds()
+
+
+def remembered(rollout: pb.Rollout) -> dict[str, Any]:
+    """What must outlive whatever is killed."""
+    names = (
+        "phase", "step", "weight_percent", "shadow_percent", "plan", "plan_digest", "candidate_requests",
+        "candidate_errors", "baseline_requests", "baseline_errors",
+    )  # fmt: skip
+    readings = [(each.gate, each.says, each.harm, each.safe, each.candidate_rows) for each in rollout.readings]
+    return {name: getattr(rollout, name) for name in names} | {"readings": readings}
+
+
+def test_a_killed_shadow_process_holds_nobody_up(gateway: Gateway) -> None:
+    with admin_of(gateway.admin) as admin:
+        admin.default("good", "1", reason="the way back by hand")
+    with scene(gateway, "good") as played:
+        played.start(plan_of("good", SHADOW | {"min_requests": 600}, CANARY, gates=GATES))
+        played.until(pb.ROLLOUT_PHASE_SHADOW, 0)
+        until(lambda: played.desk.get(played.id).compared > 50, "copies are compared")
+        gateway.children("shadow")[0].kill()
+        played.until(LIVE)
+        played.tell("live")
+        assert played.clients.failures() == []
         assert_history_recomputes(played)

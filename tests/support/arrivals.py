@@ -55,18 +55,22 @@ class Got:
 
 
 class Arrivals:
-    """Calls `draw` for each request, from entry to exit. `put` sends one more, out of turn."""
+    """Calls `draw` for each request, from entry to exit. `put` sends one more, out of turn.
+
+    `rate`, requests a second, may be set at any time.
+    """
 
     def __init__(self, address: str, model: str, rate: float, draw: Callable[[], Ask]) -> None:
         self._address = address
         self._model = model
-        self._rate = rate
+        self.rate = rate
         self._draw = draw
         self._stopping = False
         self._extra: list[Ask] = []
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="arrivals")
         self.sent = 0
+        self.under_way = 0
         self.skipped = 0
         self.got: list[Got] = []
 
@@ -103,12 +107,14 @@ class Arrivals:
             channel.unary_unary(INFER, response_deserializer=pb.ModelInferResponse.FromString) for channel in channels
         ]
         waiting: set[asyncio.Task[None]] = set()
-        began, owed = time.monotonic(), 0
+        last, owed = time.monotonic(), 0.0
         try:
             while not self._stopping:
-                due = int((time.monotonic() - began) * self._rate)
-                asks = [self._draw() for _ in range(due - owed)]
-                owed = due
+                now = time.monotonic()
+                owed += (now - last) * self.rate
+                last = now
+                asks = [self._draw() for _ in range(int(owed))]
+                owed -= int(owed)
                 while self._extra:
                     asks.append(self._extra.pop(0))
                 for ask in asks:
@@ -119,6 +125,7 @@ class Arrivals:
                     self.sent += 1
                     waiting.add(task)
                     task.add_done_callback(waiting.discard)
+                self.under_way = len(waiting) + len(self._extra)
                 await asyncio.sleep(TICK_SECONDS)
             await asyncio.gather(*waiting)
         finally:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 USER_AGENT = "OTel-OTLP-Exporter-Python"
 
+JITTER = random.Random().random  # noqa: S311  # no secret depends on it. Its own: threads share the module's generator.
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -54,7 +56,7 @@ class OtlpClient:
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool] | None = None,
-        random_part: Callable[[], float] = random.random,
+        random_part: Callable[[], float] = JITTER,
     ) -> None:
         """`wait(seconds)` is True when `stop` ended it. The connection is made with the first export."""
         self._signal = signal

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -59,15 +60,27 @@ async def linked() -> AsyncIterator[Linked]:
 
 
 class ScriptedWorker:
-    """Says of every version it is told to hold that it is available, or of those in `failing` that it is not."""
+    """Says of every version it is told to hold that it is available, or of those in `failing` that it is not.
+
+    `breaking`: of these it says nothing. `seen`: versions that it was ever told to hold.
+    """
 
     def __init__(
-        self, address: str, index: int = 0, pid: int = 0, failing: tuple[int, ...] = (), role: Any = "worker"
+        self,
+        address: str,
+        index: int = 0,
+        pid: int = 0,
+        failing: tuple[int, ...] = (),
+        breaking: tuple[int, ...] = (),
+        role: Literal["worker", "shadow"] = "worker",
     ) -> None:
         self._index = index
-        self._role = role
         self._pid = pid or os.getpid()
         self._failing = failing
+        self._breaking = breaking
+        self._role = role
+        self.seen: set[int] = set()
+        self.asked = threading.Event()  # to hold any version
         self._draining = False
         self._states: dict[tuple[str, int, int], VersionReport] = {}
         self.orders: tuple[ModelOrder, ...] = ()
@@ -79,8 +92,15 @@ class ScriptedWorker:
     def _on_desired(self, desired: Desired) -> None:
         self.orders = desired.models
         for model in desired.models:
-            prepared = model.prepare if model.prepare_on in (-1, self._index) else ()
-            for version in (*model.serve, *prepared):
+            if self._role == "shadow":
+                wanted = model.prepare if model.prepare_on_shadow else ()
+            else:
+                wanted = (*model.serve, *(model.prepare if model.prepare_on in (-1, self._index) else ()))
+            for version in wanted:
+                self.seen.add(version.version)
+                self.asked.set()
+                if version.version in self._breaking:
+                    continue
                 failed = version.version in self._failing
                 report = VersionReport(
                     model=model.model, version=version.version, digest=version.digest, generation=version.generation,
@@ -97,9 +117,13 @@ class ScriptedWorker:
 
 @contextmanager
 def worker_at(
-    address: str, index: int = 0, pid: int = 0, failing: tuple[int, ...] = (), role: Any = "worker"
+    address: str,
+    index: int = 0,
+    pid: int = 0,
+    failing: tuple[int, ...] = (),
+    role: Literal["worker", "shadow"] = "worker",
 ) -> Iterator[ScriptedWorker]:
-    worker = ScriptedWorker(address, index, pid, failing, role)
+    worker = ScriptedWorker(address, index, pid, failing, role=role)
     worker.link.start()
     try:
         yield worker
@@ -110,7 +134,6 @@ def worker_at(
 def main() -> None:
     """A worker's process: `python control_fleet.py ADDRESS INDEX`, until it is ended. The address is in hexadecimal."""
     import sys
-    import threading
 
     with worker_at(bytes.fromhex(sys.argv[1]).decode(), int(sys.argv[2])):
         threading.Event().wait()
