@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.messages import FROM_CONTROL, LENGTH, Answer, Desired, Request, frame, frame_length
+from gateway.messages import FROM_CONTROL, LENGTH, Answer, Desired, ReplayOrder, Request, frame, frame_length
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,21 @@ OnSent = Callable[[bool], None]
 
 
 class Link:
-    """`greet` answers the messages that open each connection: who this is, and all that it holds."""
+    """`greet` answers the messages that open each connection: who this is, and all that it holds. `on_replay`: of the
+    process that answers copies.
+    """
 
     def __init__(
-        self, address: str, greet: Callable[[], list[BaseModel]], on_desired: Callable[[Desired], None]
+        self,
+        address: str,
+        greet: Callable[[], list[BaseModel]],
+        on_desired: Callable[[Desired], None],
+        on_replay: Callable[[ReplayOrder], None] = lambda _order: None,
     ) -> None:
         self._address = address
         self._greet = greet
         self._on_desired = on_desired
+        self._on_replay = on_replay
         self._outgoing: queue.Queue[tuple[bytes, OnSent | None] | None] = queue.Queue(MAX_OUTGOING)
         self._connection: socket.socket | None = None
         self._heard = False  # anything on this connection: the supervisor's socket takes connections without control
@@ -141,6 +148,8 @@ class Link:
                     self._heard = self._connection is connection
                 if isinstance(message, Desired):
                     self._on_desired(message)
+                elif isinstance(message, ReplayOrder):
+                    self._on_replay(message)
                 else:
                     with self._lock:
                         on_answer = self._waiting.pop(message.id, None)

@@ -39,7 +39,8 @@ class ModelOrder(_Message):
 
     `prepare_on_shadow`: the process that answers copies prepares them too, whatever `prepare_on` says of workers.
     `unavailable`: known versions that are not to be loaded, and why. `route`: as JSON, what operators and a rollout
-    under way make of it together; "": the default alone.
+    under way make of it together; "": the default alone. `replay`: versions that the process that answers copies holds
+    as well, for rows that it is asked to replay.
     """
 
     model: str
@@ -51,6 +52,7 @@ class ModelOrder(_Message):
     default_target: str = ""
     unavailable: dict[int, str] = Field(default_factory=dict)
     route: str = ""
+    replay: tuple[int, ...] = ()
 
 
 class Desired(_Message):
@@ -76,6 +78,35 @@ class Answer(_Message):
     message: str = ""
     details: bytes = b""
     body: dict[str, Any] = Field(default_factory=dict)
+
+
+class TensorRows(_Message):
+    """Rows of one input. `data`: of the datatype's numpy dtype, little-endian, C-contiguous, of `shape`."""
+
+    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class ReplayOrder(_Message):
+    """Control → shadow process: run these rows through both versions, `block_rows` of them together.
+
+    Versions are told by number and digest. `id` names this order alone.
+    """
+
+    kind: Literal["replay"] = "replay"
+    id: str
+    model: str
+    baseline: int
+    baseline_digest: str
+    candidate: int
+    candidate_digest: str
+    rows: int
+    block_rows: int
+    inputs: tuple[TensorRows, ...]
 
 
 class Hello(_Message):
@@ -164,8 +195,27 @@ class ComparisonReport(_Message):
     pairs: tuple[PairReport, ...]
 
 
-FromWorker = Hello | VersionReport | Progress | Request | ComparisonReport
-FromControl = Desired | Answer
+class BlockReport(_Message):
+    """Of replayed rows that ran together. `compared`: those that both versions answered."""
+
+    rows: int
+    candidate_failed: int
+    baseline_failed: int
+    compared: int
+    agreed: int
+
+
+class ReplayReport(_Message):
+    """Shadow process → control: what came of a ReplayOrder, all of it or (`problem`) nothing."""
+
+    kind: Literal["replayed"] = "replayed"
+    id: str
+    blocks: tuple[BlockReport, ...] = ()
+    problem: str = ""
+
+
+FromWorker = Hello | VersionReport | Progress | Request | ComparisonReport | ReplayReport
+FromControl = Desired | Answer | ReplayOrder
 FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)
 FROM_CONTROL: TypeAdapter[FromControl] = TypeAdapter(FromControl)
 

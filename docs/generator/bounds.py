@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from gateway import link, messages
 from gateway.config import Config, Drain, Limits, Restart, Statistics, Telemetry
-from gateway.control import admin, changes, drift_budget, drift_history, events, fleet, preparation, rollout_admin
+from gateway.control import (
+    admin,
+    changes,
+    drift_budget,
+    drift_history,
+    events,
+    fleet,
+    preparation,
+    rollout_admin,
+    rollout_replay,
+)
 from gateway.control import main as control
 from gateway.supervisor import log_relay, ports, restart
 from gateway.supervisor import main as supervisor
@@ -141,6 +151,12 @@ def requests() -> str:
             number(copy_layout.PAIRS),
             FIXED,
             "further ones are not copied; the log says so",
+        ),
+        (
+            "rows that are [replayed](../rollouts.md#a-replay) for a step",
+            number(rollout_replay.MAX_ROWS),
+            FIXED,
+            "a uniform sample is",
         ),
         ("versions measured in a worker", number(panes_layout.SLOTS), FIXED, "as above"),
         (

@@ -103,7 +103,12 @@ def rules(plan: Plan) -> str:
     passes = {"no_harm": "no gate has shown harm", "evidence": "every gate has shown safety"}[plan.promote_on]
     passed = {"promote": "the next one begins by itself", "hold": "an operator decides what follows"}[plan.on_passed]
     harm = {"roll_back": "rolls back", "hold": "puts it on hold"}[plan.on_harm]
-    long = {"inconclusive": "is inconclusive", "hold": "is put on hold", "wait": "goes on"}[plan.at_max_duration]
+    long = {
+        "inconclusive": "is inconclusive",
+        "hold": "is put on hold",
+        "wait": "goes on",
+        "replay": "is judged by a replay of earlier rows",
+    }[plan.at_max_duration]
     crashes = "a crash" if plan.hard.crashes == 1 else f"{plan.hard.crashes:,} crashes"
     return (
         f"A step passes when {passes}; then {passed}. Harm {harm}; a step that takes too long {long}. A failed load, "

@@ -76,6 +76,8 @@ class Changes:
         self._cache = cache
         self.fleet: Fleet  # set before start: the fleet needs this object's callbacks
         self.rollouts: RolloutsUnderWay | None = None
+        self.replaying: Callable[[str], tuple[int, ...]] = lambda _model: ()
+        """Versions of a model that rows are being replayed through."""
         self.desired: dict[str, DesiredModel] = {}
         self._loads = Loads(repository, lambda: self.fleet, self._broadcast, self._events)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -336,6 +338,7 @@ class Changes:
             self.unavailable(name),
             route,
             prepare_on_shadow=trial.on_shadow,
+            replay=self.replaying(name),
         )
 
     async def _load_at_start(self, model: str, turn: asyncio.Semaphore) -> None:

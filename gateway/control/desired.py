@@ -207,6 +207,7 @@ def model_order(
     route: Route,
     *,
     prepare_on_shadow: bool = False,
+    replay: Sequence[int] = (),
 ) -> ModelOrder:
     """What workers are told. A served version without files is named as unavailable, not ordered.
 
@@ -232,6 +233,7 @@ def model_order(
         default_target=model.default_target,
         unavailable=lacking,
         route=route_text(route),
+        replay=tuple(replay),
     )
 
 

@@ -26,6 +26,8 @@ from gateway.messages import (
     Hello,
     ModelOrder,
     Progress,
+    ReplayOrder,
+    ReplayReport,
     Request,
     VersionReport,
     frame,
@@ -52,6 +54,7 @@ END_SECONDS = 5.0  # for a worker whose link ended to end itself; else only the 
 OnReport = Callable[[int, VersionReport], None]
 OnRequest = Callable[[Request], Awaitable[Answer]]
 OnComparison = Callable[[ComparisonReport], None]
+OnReplayed = Callable[[ReplayReport], None]
 
 
 @dataclass(slots=True)
@@ -105,6 +108,7 @@ class Fleet:
         self.workers: dict[int, WorkerView] = {}
         self.shadow: WorkerView | None = None
         self.on_comparison: OnComparison | None = None
+        self.on_replayed: OnReplayed | None = None
         self._past: dict[int, WorkerView] = {}  # the last one of each index
         self._past_shadow: WorkerView | None = None
         self._orders: tuple[ModelOrder, ...] | None = None  # until the first, workers keep what they have
@@ -165,6 +169,11 @@ class Fleet:
         """Whether a shadow process has ever been there: if it is not now, it will be again."""
         return self._past_shadow is not None
 
+    def replay(self, order: ReplayOrder) -> None:
+        """Told to the process that answers copies, if it is there; the report comes to `on_replayed`."""
+        if self.shadow is not None:
+            self._send(self.shadow, order)
+
     def _all(self) -> list[WorkerView]:
         return [*self.workers.values(), *([self.shadow] if self.shadow is not None else [])]
 
@@ -215,6 +224,8 @@ class Fleet:
             self._start(self._answer(worker, message))
         elif isinstance(message, ComparisonReport) and self.on_comparison is not None:
             self.on_comparison(message)
+        elif isinstance(message, ReplayReport) and self.on_replayed is not None:
+            self.on_replayed(message)
 
     def _reported(self, worker: WorkerView, report: VersionReport) -> None:
         key = InstanceKey(report.model, report.version, report.digest, report.generation)

@@ -27,6 +27,7 @@ from gateway.control.observation import CLOSING_SECONDS, Observation
 from gateway.control.rollout_checks import Settings
 from gateway.control.rollout_counts import Counters
 from gateway.control.rollout_events import RolloutWatchers
+from gateway.control.rollout_replay import ReplayDesk
 from gateway.control.rollout_rows import RolloutRows
 from gateway.control.rollout_run import Surroundings
 from gateway.control.rollouts import Rollouts
@@ -158,6 +159,9 @@ class Control:
     def _roll(self, orders: Spawn, store: SqlStore, series: SeriesReader, statistics: StatisticsReader) -> Rollouts:
         counters = Counters(series, orders.instance_id, self._comparisons, statistics.crashes)
         rows = RolloutRows(self._watching.observation, store.panes) if self._watching is not None else None
+        replays = ReplayDesk(self._fleet, rows, self._changes.refresh)
+        self._fleet.on_replayed = replays.take
+        self._changes.replaying = replays.replaying
         around = Surroundings(
             store.rollouts,
             self._changes,
@@ -166,6 +170,7 @@ class Control:
             RolloutWatchers(),
             rows,
             thresholds=functools.partial(drift_thresholds, self._changes),
+            replays=replays,
         )
         settings = Settings(shadow=orders.config.shadow.enabled, statistics=orders.config.statistics.enabled)
         return Rollouts(around, self._changes, store, settings)

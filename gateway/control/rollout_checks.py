@@ -12,6 +12,7 @@ from gateway.control.rollout_state import RolloutState
 from gateway.errors import Precondition
 from gateway.store.contract import DesiredModel
 from runtime.errors import InvalidRequest
+from runtime.profile.kept_rows import unkept
 from runtime.profile.schema import Schema
 from runtime.profile.summary import is_numeric
 from runtime.repository.layout import version_number
@@ -108,6 +109,11 @@ class Checks:
         if busy := self._busy(plan.model):
             problems.append(busy)
         self._check_gates(plan, baseline, problems)
+        if plan.at_max_duration == "replay" and not (self._settings.shadow and self._settings.statistics):
+            problems.append(
+                "at_max_duration: replay needs statistics.enabled, for the rows that it keeps, and shadow.enabled, for "
+                "the process that runs them; one is off in the gateway's configuration"
+            )
         if lost_series:
             problems.append(
                 f"{lost_series:,} series of requests found no room in the workers' pages, so a candidate's requests "
@@ -116,7 +122,7 @@ class Checks:
         if problems:
             count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
             raise Precondition(f"the plan cannot be rolled out here, {count}: {'; '.join(problems)}")
-        return Checked(baseline, candidate, tuple(self._warnings(plan)))
+        return Checked(baseline, candidate, (*self._warnings(plan), *self._about_replay(plan, baseline)))
 
     def _versions(self, plan: Plan, model: DesiredModel, problems: list[str]) -> tuple[int, int]:
         served = [version.version for version in model.versions]
@@ -195,6 +201,11 @@ class Checks:
                 f"{where}: with promote_on: evidence, gates.drift and gates.means would hold a step of copies for "
                 "ever, as rows of copies are not measured: leave out these gates, or that step"
             )
+
+    def _about_replay(self, plan: Plan, baseline: int) -> list[str]:
+        schema = self._schema(plan.model, baseline) if plan.at_max_duration == "replay" else None
+        why = unkept(schema) if schema is not None else ""
+        return [f"at_max_duration: rows of version {baseline} cannot be replayed: {why}"] if why else []
 
     def _warnings(self, plan: Plan) -> list[str]:
         warnings = []

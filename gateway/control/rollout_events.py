@@ -110,6 +110,8 @@ def evidence_of(decision: Decision) -> str:
             "agreed": seen.agreed,
             "crashes": decision.observation.crashes,
         }
+        if decision.observation.replayed is not None:
+            document["replayed_rows"] = sum(block.rows for block in decision.observation.replayed.blocks)
         if decision.observation.load_failed:
             document["load_failed"] = decision.observation.load_failed[:500]
     gates: list[dict[str, Any]] = []

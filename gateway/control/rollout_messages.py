@@ -102,7 +102,9 @@ def _readings(view: RolloutView) -> list[Reading]:
         return []
     kept = dict(rollout.evidence)
     gates = plan.in_force(rollout.step)
-    return [read(name, gate, kept.get(name, Evidence()), rollout.counts, plan) for name, gate in gates.items()]
+    return [
+        read(name, gate, kept.get(name, Evidence()), rollout.counts_for(gate), plan) for name, gate in gates.items()
+    ]
 
 
 def _reading(reading: Reading) -> pb.GateReading:

@@ -15,7 +15,7 @@ import math
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from gateway.control.observation import Observation
@@ -26,6 +26,7 @@ from runtime.drift.evaluate import Parameters, Sample, evaluate
 from runtime.drift.findings import Thresholds
 from runtime.drift.verdict import Decision, Role
 from runtime.profile.compare import PreparedReference
+from runtime.profile.kept_rows import KeptRows
 from runtime.profile.schema import Schema
 from runtime.profile.summary import Summary
 from runtime.rollout.counts import DriftSign, Mean
@@ -182,6 +183,25 @@ class RolloutRows:
                 self._observation.meet(time.time())  # it may have been loaded just now, or before control came back
             observed = self._observation.versions.get(key)
         return observed.schema if observed is not None else None
+
+    def kept(self, key: VersionKey, before_seconds: float, most: int) -> KeptRows:
+        """Rows of a version, a uniform sample of all from panes that ended by then and are stored. Blocks.
+
+        Raises StoreError.
+        """
+        schema = self.schema(key)
+        if schema is None:
+            return KeptRows.of((), most)
+        return KeptRows.of(self._panes_before(key, schema, before_seconds), most)
+
+    def _panes_before(self, key: VersionKey, schema: Schema, before_seconds: float) -> Iterator[Summary]:
+        for pane in self._panes.load_panes(key):
+            if pane.key.start_seconds + pane.key.length_seconds > before_seconds:
+                continue
+            try:
+                yield Summary.decode(schema, zlib.decompress(pane.data))
+            except (ValueError, zlib.error) as error:
+                log.warning("stored rows of %s/%d are left out of a replay: %s", key.model, key.version, error)
 
     def _offer(self, key: VersionKey, began_seconds: float, pane: Summary) -> None:
         with self._lock:

@@ -22,6 +22,7 @@ from gateway.control.rollout_checks import DesiredState
 from gateway.control.rollout_counts import Counters, Reading, Totals
 from gateway.control.rollout_events import RolloutWatchers, announce_decision, rollout_entry
 from gateway.control.rollout_pane_gates import PaneGates, wants_panes
+from gateway.control.rollout_replay import ReplayDesk, ReplayRun, ReplayWanted
 from gateway.control.rollout_rows import RolloutRows
 from gateway.control.rollout_state import RolloutState
 from gateway.control.rollout_views import DecisionView, RolloutNews, RolloutView
@@ -60,7 +61,9 @@ class RolloutChanges(DesiredState, Protocol):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all rollouts share. `rows` None: nothing is measured. `thresholds`: of drift, by version."""
+    """What all rollouts share. `rows` None: nothing is measured; `replays` None: nothing can be replayed.
+    `thresholds`: of drift, by version.
+    """
 
     store: RolloutStore
     changes: RolloutChanges
@@ -70,6 +73,7 @@ class Surroundings:
     rows: RolloutRows | None = None
     thresholds: Callable[[VersionKey], Mapping[str, float]] = lambda _key: {}
     clock: Callable[[], float] = time.time
+    replays: ReplayDesk | None = None
 
 
 class RolloutRun:
@@ -97,6 +101,7 @@ class RolloutRun:
         self._looked = asyncio.Event()
         self._beginning: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
+        self._replay = ReplayRun(around.replays, f"rollout {stored.id} of {plan.model}")
         self._complaints: Throttle[str] = Throttle("others")
 
     @property
@@ -203,9 +208,9 @@ class RolloutRun:
             if self._gates is not None:
                 self.state = replace(self.state, rows=self._gates.look(self.state.rows, now_seconds))
             totals = self._totals(reading, self.rollout)
-            state, observation = self.state.looked(
-                totals, self._gates.new_means if self._gates is not None else ((), ())
-            )
+            new_means = self._gates.new_means if self._gates is not None else ((), ())
+            replayed = self._replay.come(self.rollout, self._replay_wanted())
+            state, observation = self.state.looked(totals, new_means, replayed)
             after, decision, _ = step(self.plan, self.rollout, now_seconds, observation)
             decided: list[Decided] = [(decision, SYSTEM)]
             lost = state.counting.lost if state.counting is not None else 0
@@ -260,9 +265,16 @@ class RolloutRun:
         if self.rollout.phase not in JUDGED:
             self._gates.close()
             return
-        baseline, candidate = (VersionKey(self.model, version, self._digest(version)) for version in self.versions)
+        baseline, candidate = (self._key(version) for version in self.versions)
         thresholds = self._around.thresholds(baseline)
         await self._gates.open(baseline, candidate, self.state.since_seconds, thresholds, restored=restored)
+
+    def _replay_wanted(self) -> ReplayWanted:
+        baseline, candidate = (self._key(version) for version in self.versions)
+        return ReplayWanted(baseline, candidate, self.state.step_since_seconds)
+
+    def _key(self, version: int) -> VersionKey:
+        return VersionKey(self.model, version, self._digest(version))
 
     def _digest(self, version: int) -> str:
         model = self._around.changes.desired.get(self.model)
@@ -301,6 +313,7 @@ class RolloutRun:
             self._ended_by = replace(decided[-1][1], reason=self.last.reason)
         for row, (decision, actor) in zip(stored, decided, strict=True):
             self._tell(row, decision, actor, digest)
+        self._replay.end_unless_wanted(state.rollout)
         if before.epoch != state.rollout.epoch or ends:
             await self._open_rows()
         if any(decision.moved for decision, _ in decided):
@@ -353,17 +366,21 @@ class RolloutRun:
 
     async def idle(self) -> None:
         """Until nothing of it is going on beside the looks."""
-        while tasks := [each for each in (self._beginning, self._applying) if each is not None and not each.done()]:
+        while tasks := [each for each in self._tasks if not each.done()]:
             await asyncio.wait(tasks)
         if self._gates is not None:
             await self._gates.idle()
+
+    @property
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        every = (self._beginning, self._applying, self._replay.task)
+        return [task for task in every if task is not None]
 
     async def close(self) -> None:
         """Control ends: the rollout stays as it is stored."""
         if self._gates is not None:
             self._gates.close()
             await self._gates.idle()
-        tasks = [task for task in (self._beginning, self._applying) if task is not None]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gateway.control.rollout_counts import Counting, Totals
 from runtime.rollout.codec import decode, encode
-from runtime.rollout.counts import ArmCounts, Counts, DriftSign, Mean, Observation
+from runtime.rollout.counts import ArmCounts, Counts, DriftSign, Mean, Observation, Replayed
 from runtime.rollout.rollout import Rollout
 
 Means = tuple[tuple[str, Mean], ...]
@@ -45,7 +45,8 @@ class RowsState:
 
 @dataclass(frozen=True)
 class RolloutState:
-    """`loaded`: the candidate is there, so traffic may go to it. `since_seconds`: Unix time, when the epoch began.
+    """`loaded`: the candidate is there, so traffic may go to it. `since_seconds`: Unix time, when the epoch began, and
+    `step_since_seconds`: its step, 0 if that is not known.
 
     `counting` None: nothing is counted yet. `actor`, `peer`, `asked_because`: who started the rollout, and why.
     """
@@ -56,6 +57,7 @@ class RolloutState:
     asked_because: str = ""
     loaded: bool = False
     since_seconds: float = 0.0
+    step_since_seconds: float = 0.0
     counting: Counting | None = None
     rows: RowsState = RowsState()
 
@@ -79,13 +81,27 @@ class RolloutState:
         """
         counting = Counting.begun(totals, of_copies=of_copies)
         drift: tuple[tuple[str, DriftTests], ...] = ()
+        step_since_seconds = now_seconds
+        if rollout.step == self.rollout.step and self.counting is not None:
+            step_since_seconds = self.step_since_seconds
         if rollout.step == self.rollout.step:
             drift = tuple((name, DriftTests(tests.done)) for name, tests in self.rows.drift)
         rows = RowsState(drift=drift)
-        return replace(self, rollout=rollout, since_seconds=now_seconds, counting=counting, rows=rows)
+        return replace(
+            self,
+            rollout=rollout,
+            since_seconds=now_seconds,
+            step_since_seconds=step_since_seconds,
+            counting=counting,
+            rows=rows,
+        )
 
-    def looked(self, totals: Totals, new_means: tuple[Means, Means] = ((), ())) -> tuple[RolloutState, Observation]:
-        """With a look at the counters, and what it saw. `new_means`: of panes that have come since the last look."""
+    def looked(
+        self, totals: Totals, new_means: tuple[Means, Means] = ((), ()), replayed: Replayed | None = None
+    ) -> tuple[RolloutState, Observation]:
+        """With a look at the counters, and what it saw. `new_means`: of panes that have come since the last look,
+        `replayed`: of the epoch's replay.
+        """
         counting = (self.counting or Counting.begun(totals, of_copies=False)).after(totals)
         rows = self.rows
         if self.counting is not None and counting.number != self.counting.number:
@@ -103,6 +119,7 @@ class RolloutState:
             counting.counters(epoch),
             tuple((name, tests.sign) for name, tests in rows.drift),
             counting.all_crashes,
+            replayed=replayed,
         )
         return replace(self, counting=counting, rows=rows), observation
 

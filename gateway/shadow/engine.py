@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable
 from pydantic import BaseModel
 
 from gateway.link import Link
-from gateway.messages import VersionOrder
+from gateway.messages import ReplayOrder, VersionOrder
 from gateway.process import Spawn
 from gateway.shadow.idle import idle_library_threads
 from gateway.shadow.quota import Quota
+from gateway.shadow.replays import Replays
 from gateway.shadow.reports import Reports
 from gateway.shadow.runs import CopyRuns
 from gateway.shadow.versions import ShadowVersions
@@ -47,8 +48,15 @@ class Engine:
         )
         self._reports = Reports(counters, readers, link.deliver)
         late = orders.config.shadow.late_seconds
+        self._replays = Replays(self._versions, link.report)
         self._runs = CopyRuns(
-            readers, self._versions, self._reports, lambda: not self._manager.settled(), late, Quota()
+            readers,
+            self._versions,
+            self._reports,
+            self._replays,
+            lambda: not self._manager.settled(),
+            late,
+            Quota(),
         )
         self._manager.start()
         self._runs.start()
@@ -56,6 +64,9 @@ class Engine:
     def order(self, wanted: Iterable[tuple[str, VersionOrder]]) -> None:
         """(model, version) of all that should be in memory."""
         self._manager.set_desired([version_target(model, version) for model, version in wanted])
+
+    def replay(self, order: ReplayOrder) -> None:
+        self._replays.take(order)
 
     def settled(self) -> bool:
         return self._manager.settled()

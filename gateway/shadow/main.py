@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from gateway.link import Link
 from gateway.logs import setup_logging
-from gateway.messages import Desired, Hello, Progress
+from gateway.messages import Desired, Hello, Progress, ReplayOrder
 from gateway.process import Ending, Spawn, receive_orders
 from gateway.shadow.idle import be_nice
 from gateway.shadow.orders import concerns_shadows, shadow_versions
@@ -40,7 +40,7 @@ class ShadowProcess:
         self._revision = 0
         self._wake = threading.Event()
         self._telling = threading.Lock()
-        self._link = Link(orders.link_address, self._greet, self._on_desired)
+        self._link = Link(orders.link_address, self._greet, self._on_desired, self._on_replay)
 
     def run(self, ending: Ending) -> int:
         """Until told to end; answers the exit status."""
@@ -67,6 +67,10 @@ class ShadowProcess:
                 self._engine.order(wanted)
         self._revision = desired.revision
         self._tell()
+
+    def _on_replay(self, order: ReplayOrder) -> None:
+        if self._engine is not None:  # else nothing is loaded that could run it, and control asks again
+            self._engine.replay(order)
 
     def _make_engine(self) -> Engine:
         from gateway.shadow.engine import Engine

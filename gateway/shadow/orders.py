@@ -1,4 +1,4 @@
-"""What the shadow process should hold: versions that routes name as shadows, and candidates to be tried here."""
+"""What the shadow process should hold: shadows that routes name, candidates to be tried here, both of a replay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ log = logging.getLogger(__name__)
 
 def concerns_shadows(desired: Desired) -> bool:
     """Whether anything in the orders may be for the shadow process. Imports nothing: most gateways have no shadows."""
-    return any((order.prepare_on_shadow and order.prepare) or '"shadows"' in order.route for order in desired.models)
+    return any(
+        (order.prepare_on_shadow and order.prepare) or order.replay or '"shadows"' in order.route
+        for order in desired.models
+    )
 
 
 def shadow_versions(order: ModelOrder) -> tuple[VersionOrder, ...]:
@@ -20,6 +23,7 @@ def shadow_versions(order: ModelOrder) -> tuple[VersionOrder, ...]:
     if order.route:
         named = _shadows(order)
         wanted += [version for version in (*order.prepare, *order.serve) if version.version in named]
+    wanted += [version for version in order.serve if version.version in order.replay]
     distinct = {(version.version, version.digest, version.generation): version for version in wanted}
     return tuple(distinct[key] for key in sorted(distinct))
 

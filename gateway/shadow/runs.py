@@ -1,21 +1,24 @@
-"""Runs what comes through the rings: one copy after the other, on a thread that only gets what is left of the cores."""
+"""Runs what comes through the rings, and what control asks to replay: one run after the other, on a thread that only
+gets what is left of the cores.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.shadow.fit import by_request, misfit, misshapen
 from gateway.shadow.idle import run_when_idle
 from gateway.shadow.quota import Quota
+from gateway.shadow.replays import Replays
 from gateway.shadow.reports import Reports
 from gateway.shadow.versions import ShadowVersion, ShadowVersions
-from runtime.errors import NotReady, ServingError
+from runtime.errors import NotReady, RunError, ServingError
 from runtime.onnx.session import RunStop
-from runtime.shadow.pair import Copy
+from runtime.shadow.pair import Array, Copy
 from runtime.shadow.ring_layout import Shed, Status
 from runtime.shadow.ring_reader import CopyReader, PairSlot, Taken
 
@@ -50,6 +53,7 @@ class CopyRuns:
         readers: Sequence[CopyReader],
         versions: ShadowVersions,
         reports: Reports,
+        replays: Replays,
         loading: Callable[[], bool],
         late_seconds: float,
         quota: Quota,
@@ -59,6 +63,7 @@ class CopyRuns:
         self._pause_until = 0.0
         self._versions = versions
         self._reports = reports
+        self._replays = replays
         self._loading = loading
         self._late_ns = int(late_seconds * 1e9)
         self._followed: dict[tuple[int, int], Followed] = {}
@@ -105,7 +110,7 @@ class CopyRuns:
             self._stopping.wait(nap if len(self._versions) else IDLE_SECONDS)
 
     def step(self) -> bool:
-        """One copy from each ring, at most; False if there was none."""
+        """One copy from each ring, at most, and one block of a replay; False if there was none."""
         now = time.monotonic()
         if now >= self._report_at:
             self._report_at = now + REPORT_SECONDS
@@ -120,7 +125,7 @@ class CopyRuns:
         worked = False
         for number, reader in enumerate(self._readers):
             worked = self._next(number, reader) or worked
-        return worked
+        return self._replays.step(self._run_alone) or worked
 
     def _next(self, number: int, reader: CopyReader) -> bool:
         """The oldest copy of a ring that is still worth a run, past those that are not; False if the ring was empty."""
@@ -175,6 +180,27 @@ class CopyRuns:
         rows = sum(copy.rows)
         version.counters.add_run(len(copy.rows), rows, run_ns, 0, 0, run_ns, 0, time.time_ns() // 1_000_000)
         return True
+
+    def _run_alone(self, version: ShadowVersion, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """A run that no copy asks for; a process that ends in it is the version's doing. Raises RunError, or NotReady
+        where the run was ended from here.
+        """
+        stop = RunStop()
+        began_ns = time.monotonic_ns()
+        self._running = (stop, began_ns)
+        begun = version.counters.begin()
+        try:
+            return version.run(feeds, [spec.name for spec in version.signature.outputs], stop)
+        except RunError:
+            if self._stopping.is_set():
+                raise NotReady("the shadow process is ending") from None
+            if time.monotonic_ns() - began_ns > self._late_ns:
+                late = f"{self._late_ns / 1e9:g} s (shadow.late_seconds)"
+                raise NotReady(f"a run of {version.loaded.name} takes longer than {late}") from None
+            raise
+        finally:
+            version.counters.end(begun)
+            self._running = None
 
     def _gave_no_answer(
         self, slot: PairSlot, version: ShadowVersion, copy: Copy, error: ServingError, began_ns: int, *, alone: bool

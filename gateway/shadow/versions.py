@@ -76,11 +76,13 @@ class ShadowVersions:
 
     def of(self, pair: PairKey) -> ShadowVersion | None:
         """The newest loading of the pair's shadow."""
+        return self.find(pair.model, pair.shadow, pair.shadow_digest)
+
+    def find(self, model: str, version: int, digest: str) -> ShadowVersion | None:
+        """The newest loading of these files."""
         with self._lock:
             fitting = [
-                key
-                for key in self._available
-                if (key.model, key.version, key.digest) == (pair.model, pair.shadow, pair.shadow_digest)
+                key for key in self._available if (key.model, key.version, key.digest) == (model, version, digest)
             ]
             return self._available[max(fitting)] if fitting else None
 

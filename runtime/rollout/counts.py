@@ -146,12 +146,55 @@ class DriftSign(Enum):
 
 
 @dataclass(frozen=True)
+class ReplayBlock:
+    """Rows that ran together through both versions. `compared`: those that both answered; both may fail on a row."""
+
+    rows: int
+    candidate_failed: int = 0
+    baseline_failed: int = 0
+    compared: int = 0
+    agreed: int = 0
+
+    def __post_init__(self) -> None:
+        failed = max(self.candidate_failed, self.baseline_failed)
+        if not (
+            0 <= self.agreed <= self.compared <= self.rows - failed
+            and min(self.candidate_failed, self.baseline_failed) >= 0
+        ):
+            raise ValueError(f"expected 0 <= agreed <= compared <= rows that none has failed, got {self}")
+
+    @property
+    def counts(self) -> Counts:
+        """A row is a request of each version."""
+        return Counts(
+            ArmCounts(self.rows, self.candidate_failed),
+            ArmCounts(self.rows, self.baseline_failed),
+            self.compared,
+            self.agreed,
+        )
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Rows from before the step that both versions were asked anew.
+
+    `blocks`: all of the epoch so far, in the order in which they ran. How rows were put into blocks must not depend on
+    what became of them. `done`: no more will come. `problem`: why there are none, or not all.
+    """
+
+    blocks: tuple[ReplayBlock, ...] = ()
+    done: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Observation:
     """One look.
 
     `epoch`: which begin of counting this is of; a look of another one is not used. `counters`: names the memory that
     was counted in; where it has changed since the look before, counts are taken to have begun at zero. `crashes`:
     processes that the candidate has ended since the step began. `load_failed`: why it could not be loaded, or "".
+    `replayed`: what came of a replay that was asked for; None: nothing that was not told before.
     """
 
     epoch: int
@@ -160,3 +203,4 @@ class Observation:
     drift: tuple[tuple[str, DriftSign], ...] = ()
     crashes: int = 0
     load_failed: str = ""
+    replayed: Replayed | None = None

@@ -4,8 +4,9 @@ A look, in order
  1. hard limits                          → rolled back
  2. a gate shows harm                    → rolled back, or on hold where the plan says so
  3. enough time, requests, and all pass  → next step, live, or on hold where the plan says so
- 4. longer than the step may take        → inconclusive, on hold, or waits on
- 5. else                                 → goes on
+ 4. longer than the step may take        → inconclusive, on hold, waits on, or asks for a replay
+ 5. the replay is there                  → next step where it shows safety, else inconclusive
+ 6. else                                 → goes on
 On hold only 1 and 2 happen.
 """
 
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runtime.rollout.counts import Counts, Observation, block_of
+from runtime.rollout.counts import Counts, CountsWentBack, Observation, block_of
 from runtime.rollout.decision import Command, Decision, Verb
-from runtime.rollout.evidence import Evidence, Reading, Says, read, weigh
+from runtime.rollout.evidence import Evidence, Reading, Says, read, weigh, weigh_replay
+from runtime.rollout.gates import informed_by_replay
 from runtime.rollout.phase import JUDGED, MOVING, NotPossible, Phase, RolloutEvent, advance
 from runtime.rollout.plan import Plan
-from runtime.rollout.rollout import Action, Rollout, actions
+from runtime.rollout.rollout import Action, ReplayState, Rollout, actions
 
 Outcome = tuple[Rollout, Decision, tuple[Action, ...]]
 
@@ -44,6 +46,8 @@ def step(plan: Plan, rollout: Rollout, now_seconds: float, observation: Observat
     else:
         seen, readings = _seen(plan, rollout, now_seconds, observation)
         event, reason = _judge(plan, rollout, seen, observation, readings)
+        if event is None and _asks_for_replay(plan, seen):
+            seen = replace(seen, replay=replace(seen.replay, asked_epoch=seen.epoch))
         after = seen if event is None else _moved(seen, event, reason)
     decision = Decision(now_seconds, rollout, after.phase, after.step, event, reason, readings, observation)
     return after, decision, actions(plan, rollout, after)
@@ -83,29 +87,48 @@ def _seen(
     else:
         base, last = rollout.counts, Counts()
     block = block_of(last, observation.counts)
-    before, after = rollout.counts, base.plus(observation.counts)
+    after = base.plus(observation.counts)
+    replay, replayed = _replayed(rollout, observation)
+    counted = replace(rollout, base=base, seen=observation.counts)
+    taken = replace(counted, replay=replay)
     kept, evidence, readings = dict(rollout.evidence), [], []
     for name, gate in plan.in_force(rollout.step).items():
-        new = weigh(gate, kept.get(name, Evidence()), before, block, after, observation, plan)
+        new = weigh(gate, kept.get(name, Evidence()), rollout.counts_for(gate), block, after, observation, plan)
+        past = counted.counts_for(gate)
+        for rows in replayed:
+            new = weigh_replay(gate, new, past, rows, plan)
+            past = past.plus(rows)
         evidence.append((name, new))
-        readings.append(read(name, gate, new, after, plan))
+        readings.append(read(name, gate, new, taken.counts_for(gate), plan))
     elapsed = 0.0 if rollout.last_seconds is None else max(now_seconds - rollout.last_seconds, 0.0)
     seen = replace(
-        rollout,
+        taken,
         active_seconds=rollout.active_seconds + (elapsed if rollout.phase in MOVING else 0.0),
         last_seconds=now_seconds,
         counters=observation.counters,
-        base=base,
-        seen=observation.counts,
         evidence=tuple(evidence),
     )
     return seen, tuple(readings)
 
 
+def _replayed(rollout: Rollout, observation: Observation) -> tuple[ReplayState, tuple[Counts, ...]]:
+    """What is known of the replay now, and its blocks that are new. What nobody asked for is not used."""
+    known, told = rollout.replay, observation.replayed
+    if told is None or known.done or known.asked_epoch != rollout.epoch:
+        return known, ()
+    if len(told.blocks) < known.blocks:
+        raise CountsWentBack(f"expected {known.blocks} blocks of replayed rows or more, got {len(told.blocks)}")
+    new = tuple(block.counts for block in told.blocks[known.blocks :])
+    counts = known.counts
+    for block in new:
+        counts = counts.plus(block)
+    return replace(known, blocks=len(told.blocks), counts=counts, done=told.done, problem=told.problem), new
+
+
 def _judge(
     plan: Plan, before: Rollout, seen: Rollout, observation: Observation, readings: tuple[Reading, ...]
 ) -> tuple[RolloutEvent | None, str]:
-    hard = _hard(plan, before.counts, seen.counts, observation)
+    hard = _hard(plan, before.counts_with_replay, seen.counts_with_replay, observation)
     if hard:
         return RolloutEvent.HARM, hard
     harmful = [reading for reading in readings if reading.says is Says.HARM]
@@ -155,11 +178,45 @@ def _progress(plan: Plan, seen: Rollout, readings: tuple[Reading, ...]) -> tuple
             return RolloutEvent.STOP, f"{reason}; the plan waits for an operator"
         return _next(plan, seen), reason
     waits = "waits for " + ", ".join(missing)
-    longest = rules.max_duration_seconds
-    if longest is None or seen.active_seconds < longest or plan.at_max_duration == "wait":
+    if not _has_run_out(plan, seen) or plan.at_max_duration == "wait":
         return None, waits
-    event = RolloutEvent.STOP if plan.at_max_duration == "hold" else RolloutEvent.RUN_OUT
-    return event, f"no conclusion within {longest:.0f} s: {', '.join(missing)}"
+    ran_out = f"no conclusion within {rules.max_duration_seconds:.0f} s: {', '.join(missing)}"
+    if plan.at_max_duration == "replay":
+        return _by_replay(plan, seen, readings, ran_out)
+    return RolloutEvent.STOP if plan.at_max_duration == "hold" else RolloutEvent.RUN_OUT, ran_out
+
+
+def _has_run_out(plan: Plan, seen: Rollout) -> bool:
+    longest = plan.steps[seen.step].max_duration_seconds
+    return longest is not None and seen.active_seconds >= longest
+
+
+def _asks_for_replay(plan: Plan, seen: Rollout) -> bool:
+    """Once in an epoch; and rows that are in the step's evidence are not counted again after a resume."""
+    asks = plan.at_max_duration == "replay" and seen.phase in MOVING and _has_run_out(plan, seen)
+    return asks and not seen.replay.done and seen.replay.asked_epoch != seen.epoch
+
+
+def _by_replay(
+    plan: Plan, seen: Rollout, readings: tuple[Reading, ...], ran_out: str
+) -> tuple[RolloutEvent | None, str]:
+    """Safety is needed, whatever `promote_on` says: that replayed rows show no harm is less than that requests do."""
+    replay = seen.replay
+    if not replay.done:
+        return None, f"{ran_out}; rows from before the step are being replayed"
+    if replay.problem:
+        return RolloutEvent.RUN_OUT, f"{ran_out}; no rows could be replayed: {replay.problem}"
+    gates = plan.in_force(seen.step)
+    informed = [reading for reading in readings if informed_by_replay(gates[reading.gate])]
+    needed = readings if plan.promote_on == "evidence" else informed
+    lacking = [reading.gate for reading in needed if reading.says is not Says.SAFE]
+    rows = f"replay of {replay.counts.candidate.requests:,} rows"
+    if lacking:
+        return RolloutEvent.RUN_OUT, f"{ran_out}; after a {rows} safety is not shown by {', '.join(lacking)}"
+    reason = f"passed by {rows} from before the step: safety shown by {', '.join(each.gate for each in informed)}"
+    if plan.on_passed == "hold":
+        return RolloutEvent.STOP, f"{reason}; the plan waits for an operator"
+    return _next(plan, seen), reason
 
 
 def _event_of(plan: Plan, rollout: Rollout, verb: Verb) -> RolloutEvent:
@@ -204,7 +261,12 @@ def _moved(rollout: Rollout, event: RolloutEvent, reason: str, *, again: bool = 
     if again:
         if rollout.phase is Phase.HOLD:
             return moved
-        return replace(moved, epoch=moved.epoch + 1, active_seconds=0.0, base=moved.counts, seen=Counts(), counters="")
+        # A replay that could not be made is asked for again; one that was made is in the evidence.
+        replay = moved.replay if moved.replay.blocks else ReplayState()
+        return replace(
+            moved, epoch=moved.epoch + 1, active_seconds=0.0, base=moved.counts, seen=Counts(), counters="",
+            replay=replay,
+        )  # fmt: skip
     return Rollout(
         rollout.plan_digest,
         phase,

@@ -102,6 +102,26 @@ def weigh(
     return Evidence(evidence.harm + harm, evidence.safe + safe)
 
 
+def weigh_replay(gate: Gate, evidence: Evidence, before: Counts, block: Counts, plan: Plan) -> Evidence:
+    """A gate's evidence with a block of replayed rows. `before`: all of the step that came before it, of both kinds.
+
+    The baseline had answered these rows, so its own rate of errors is less here than among all requests. With a ratio
+    below 1 the line would lie lower for that, and a version that is worse than allowed could pass: no bet on safety.
+    """
+    clustered = float(plan.clustered_requests)
+    match gate:
+        case AgreementGate():
+            past, new = (before.agreed, before.compared), (block.agreed, block.compared)
+            harm, safe = (share_log_e(side, gate.min_share, past, new, clustered) for side in (Side.HARM, Side.SAFE))
+        case ErrorGate() if not isinstance(gate, QualityGate):
+            line, pairs = Line(gate.ratio, gate.margin), (_pair(gate, before), _pair(gate, block))
+            harm, safe = (pair_log_e(side, line, *pairs, clustered) for side in (Side.HARM, Side.SAFE))
+            safe = safe if gate.ratio >= 1 else 0.0
+        case _:
+            return evidence
+    return Evidence(evidence.harm + harm, evidence.safe + safe, evidence.drift)
+
+
 def _pair(gate: ErrorGate, counts: Counts) -> PairedRows:
     c, b = counts.candidate, counts.baseline
     if isinstance(gate, QualityGate):

@@ -62,6 +62,11 @@ class DriftGate(Section):
 Gate = ErrorGate | QualityGate | LatencyGate | AgreementGate | MeanGate | DriftGate
 
 
+def informed_by_replay(gate: Gate) -> bool:
+    """Whether rows that both versions are asked anew say anything: they show failures and answers, and no more."""
+    return isinstance(gate, AgreementGate | ErrorGate) and not isinstance(gate, QualityGate)
+
+
 class Gates(Section):
     errors: Annotated[ErrorGate | None, BeforeValidator(null_as_empty)] = option(
         None, "a mapping of margin and ratio", "The share of requests that fail."

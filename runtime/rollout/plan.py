@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from runtime.repository.fields import Section, as_tuple, integer, null_as_empty, option
-from runtime.rollout.gates import AgreementGate, Gate, Gates, LatencyGate, QualityGate
+from runtime.rollout.gates import AgreementGate, Gate, Gates, LatencyGate, QualityGate, informed_by_replay
 from runtime.rollout.problems import PlanError, explained
 
 MAX_STEPS = 32
@@ -117,8 +117,10 @@ class Plan(Section):
     on_harm: Literal["roll_back", "hold"] = option(
         "roll_back", "roll_back or hold", "What follows harm shown by a gate."
     )
-    at_max_duration: Literal["inconclusive", "hold", "wait"] = option(
-        "inconclusive", "inconclusive, hold or wait", "What follows a step that is too long without a conclusion."
+    at_max_duration: Literal["inconclusive", "hold", "wait", "replay"] = option(
+        "inconclusive",
+        "inconclusive, hold, wait or replay",
+        "What follows a step that is too long without a conclusion; replay: rows from before it decide.",
     )
     clustered_requests: int = integer(
         1, 1, 4096, "So many requests may share their fate, such as those of one batch: evidence is divided by it."
@@ -203,6 +205,14 @@ def _about_gates(gates: Gates, steps: tuple[Step, ...] | None, document: Mapping
     for at, step in enumerate(steps or ()):
         if not any(step.has(gate) for gate in named.values()):
             found.append(f"steps[{at}]: no gate is in force; expected one of errors, means, drift, or what it can show")
+    if document.get("at_max_duration") == "replay":
+        found += [
+            f"steps[{at}]: at_max_duration: replay needs gates.errors or gates.agreement in force in a step with "
+            "max_duration_seconds, for replayed rows show nothing else"
+            for at, step in enumerate(steps or ())
+            if step.max_duration_seconds is not None
+            and not any(informed_by_replay(gate) for gate in named.values() if step.has(gate))
+        ]
     if document.get("promote_on") == "evidence":
         for key, rates in (("errors", gates.errors), ("quality", gates.quality)):
             if rates is not None and rates.margin == 0 and rates.ratio <= 1:

@@ -10,8 +10,22 @@ from dataclasses import dataclass, field
 from runtime.rollout.codec import decode, encode
 from runtime.rollout.counts import Counts
 from runtime.rollout.evidence import Evidence
+from runtime.rollout.gates import Gate, informed_by_replay
 from runtime.rollout.phase import JUDGED, Phase
 from runtime.rollout.plan import Plan
+
+
+@dataclass(frozen=True)
+class ReplayState:
+    """What is known of a step's replay. `asked_epoch`: of which it was asked for last, 0: never. `blocks`, `counts`: of
+    replayed rows, as far as they are in the evidence.
+    """
+
+    asked_epoch: int = 0
+    blocks: int = 0
+    counts: Counts = field(default_factory=Counts)
+    done: bool = False
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,20 @@ class Rollout:
     seen: Counts = field(default_factory=Counts)
     evidence: tuple[tuple[str, Evidence], ...] = ()
     reason: str = ""
+    replay: ReplayState = ReplayState()
 
     @property
     def counts(self) -> Counts:
-        """All of the step so far."""
+        """All of the step so far, without replayed rows."""
         return self.base.plus(self.seen)
+
+    @property
+    def counts_with_replay(self) -> Counts:
+        return self.counts.plus(self.replay.counts) if self.replay.blocks else self.counts
+
+    def counts_for(self, gate: Gate) -> Counts:
+        """Those that the gate is judged by."""
+        return self.counts_with_replay if informed_by_replay(gate) else self.counts
 
     def to_json(self) -> str:
         return encode(self)
@@ -69,7 +92,16 @@ class CountAnew:
     epoch: int
 
 
-Action = Route | CountAnew
+@dataclass(frozen=True)
+class Replay:
+    """Rows that the baseline answered before the step are to be run through both versions, for an observation of this
+    epoch. It is asked for once in an epoch, and holds until `Rollout.replay` is done.
+    """
+
+    epoch: int
+
+
+Action = Route | CountAnew | Replay
 
 
 def route(plan: Plan, rollout: Rollout) -> Route:
@@ -87,4 +119,12 @@ def actions(plan: Plan, before: Rollout, after: Rollout) -> tuple[Action, ...]:
         done.append(route(plan, after))
     if before.epoch != after.epoch:
         done.append(CountAnew(after.epoch))
+    if after.replay.asked_epoch and before.replay.asked_epoch != after.replay.asked_epoch:
+        done.append(Replay(after.replay.asked_epoch))
     return tuple(done)
+
+
+def wants_replay(rollout: Rollout) -> bool:
+    """Whether one was asked for and has not come: then it is to be made, whoever may have begun it before."""
+    asked = rollout.replay.asked_epoch == rollout.epoch > 0
+    return asked and not rollout.replay.done and rollout.phase in JUDGED

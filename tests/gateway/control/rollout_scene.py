@@ -103,6 +103,7 @@ class World:
     crashes: dict[tuple[str, int], int] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     failing: tuple[int, ...] = ()
+    replays: Any = None
 
     def answer(
         self, requests: int, variant: str = "candidate", version: int = 2, code: str = "OK", seconds: float = 0.01
@@ -200,7 +201,14 @@ async def control(world: World, *, look_first: bool = False, observed: Observed 
             )
             rows = RolloutRows(observed, store.panes) if observed is not None else None  # type: ignore[arg-type]
             around = Surroundings(
-                store.rollouts, changes, counters, made.events, RolloutWatchers(), rows, clock=lambda: world.now_seconds
+                store.rollouts,
+                changes,
+                counters,
+                made.events,
+                RolloutWatchers(),
+                rows,
+                clock=lambda: world.now_seconds,
+                replays=world.replays,
             )
             rollouts = Rollouts(around, changes, store, world.settings)
             changes.rollouts = rollouts

@@ -18,6 +18,7 @@ from zoo import write_version
 
 from gateway.messages import ComparisonReport
 from gateway.shadow.quota import Quota
+from gateway.shadow.replays import Replays
 from gateway.shadow.reports import OnSent, Reports
 from gateway.shadow.runs import CopyRuns
 from gateway.shadow.versions import ShadowVersions
@@ -47,7 +48,7 @@ def pair_of(primary: int = 1, shadow: int = 2, **changed: Any) -> CopiedPair:
 
 @dataclass
 class ShadowDesk:
-    """`listening`: whether control takes reports. `heard`: what it took, by pair."""
+    """`listening`: whether control takes reports. `heard`: what it took, by pair. `told`: of replays."""
 
     folder: Path
     segment: Segment
@@ -56,6 +57,7 @@ class ShadowDesk:
     heard: dict[PairKey, PairComparison] = field(default_factory=dict)
     holding: list[OnSent] | None = None
     loading: bool = False
+    told: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.writer = CopyWriter(self.segment)
@@ -70,7 +72,10 @@ class ShadowDesk:
         """A new shadow process: versions stay, for brevity."""
         self.readers = [CopyReader(map_copy_ring(self.segment), 0)]
         self.reports = Reports("memory", self.readers, self._deliver)
-        self.runs = CopyRuns(self.readers, self.versions, self.reports, lambda: self.loading, late_seconds, self.quota)
+        self.replays = Replays(self.versions, self.told.append)
+        self.runs = CopyRuns(
+            self.readers, self.versions, self.reports, self.replays, lambda: self.loading, late_seconds, self.quota
+        )
 
     def hold(self, *versions: tuple[int, bytes]) -> None:
         """These versions are loaded, and no others."""
