@@ -92,11 +92,9 @@ class ScriptedWorker:
     def _on_desired(self, desired: Desired) -> None:
         self.orders = desired.models
         for model in desired.models:
-            if self._role == "shadow":
-                wanted = model.prepare if model.prepare_on_shadow else ()
-            else:
-                wanted = (*model.serve, *(model.prepare if model.prepare_on in (-1, self._index) else ()))
-            for version in wanted:
+            of_shadow = self._role == "shadow"
+            prepares = model.prepare_on_shadow if of_shadow else model.prepare_on in (-1, self._index)
+            for version in (*model.serve, *(model.prepare if prepares else ())):
                 self.seen.add(version.version)
                 self.asked.set()
                 if version.version in self._breaking:
