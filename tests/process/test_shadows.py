@@ -51,16 +51,20 @@ def running(models: Path, tmp_path: Path, workers: int = 2, **shadow: Any) -> It
         yield gateway, copies
 
 
-def until_used(gateway: Gateway, copies: CopiesOf) -> None:
-    """The shadow is loaded, and some copies have been compared."""
+def until_used(gateway: Gateway, copies: CopiesOf) -> int:
+    """The shadow is loaded, and some copies have been compared; answers how many requests were sent for it."""
     x = np.ones((1, 4), np.float32)
+    sent, before = 0, copies.compared
 
     def compared() -> bool:
+        nonlocal sent
         with client_of(gateway.grpc) as client:
             client.ask("ModelInfer", infer_request(MODEL, x, "1"))
-        return copies.compared > 0
+        sent += 1
+        return copies.compared > before
 
     until(compared, "the shadow is loaded")
+    return sent
 
 
 def total(counts: CopyCounts) -> int:
@@ -74,11 +78,11 @@ def shadow_of(gateway: Gateway) -> psutil.Process:
 
 def test_every_answered_request_is_copied_once_and_compared(models: Path, tmp_path: Path) -> None:
     with running(models, tmp_path) as (gateway, copies):
-        until_used(gateway, copies)
-        before = copies.settled()
+        sent = until_used(gateway, copies)
+        before = copies.settled(sent)
         with Load(gateway.grpc, MODEL, CONSTANTS, model_version="1", in_flight=8, channels=4) as load:
             load.wait_for(2_000)
-        counts = copies.settled()
+        counts = copies.settled(sent + len(load.answers))
         assert not load.failures
         assert not load.wrong
         assert counts.chosen - before.chosen == len(load.answers)
@@ -100,14 +104,13 @@ def test_a_share_of_the_runs_is_copied(tmp_path: Path) -> None:
         counts = copies.settled()
         share = (counts.chosen - before) / len(load.answers)
         assert 0.25 - 6 * 0.0097 < share < 0.25 + 6 * 0.0097, "within six deviations of the binomial"
-        until(lambda: copies.comparison().compared == counts.outcomes["compared"], "control has heard of all")
+        until(lambda: copies.comparison().compared == copies.compared, "control has heard of all")
         assert copies.comparison().agreed == 0, "the shadow's answers are others"
 
 
 def test_what_the_shadow_itself_answers_is_not_copied_to_it(models: Path, tmp_path: Path) -> None:
     with running(models, tmp_path, workers=1) as (gateway, copies):
-        until_used(gateway, copies)
-        before = copies.settled().chosen
+        before = copies.settled(until_used(gateway, copies)).chosen
         with Load(gateway.grpc, MODEL, CONSTANTS, model_version="2", in_flight=4, channels=1) as load:
             load.wait_for(200)
         assert copies.settled().chosen == before
@@ -115,7 +118,7 @@ def test_what_the_shadow_itself_answers_is_not_copied_to_it(models: Path, tmp_pa
 
 def test_a_shadow_process_that_is_killed_costs_copies_and_no_answers(models: Path, tmp_path: Path) -> None:
     with running(models, tmp_path) as (gateway, copies):
-        until_used(gateway, copies)
+        sent = until_used(gateway, copies)
         with Load(gateway.grpc, MODEL, CONSTANTS, model_version="1", in_flight=8, channels=4) as load:
             for _ in range(3):
                 copies.until_compared(500)
@@ -123,13 +126,12 @@ def test_a_shadow_process_that_is_killed_costs_copies_and_no_answers(models: Pat
                 shadow.kill()
                 until(lambda gone=shadow: not gone.is_running(), "it is gone")
                 load.wait_for(200)
-        counts = copies.settled()
+        sent += len(load.answers)
+        counts = copies.settled(sent)
         assert not load.failures
         assert not load.wrong
-        assert counts.chosen == total(counts)
-        assert counts.chosen >= len(load.answers)
-        until_used(gateway, copies)
-        settled = copies.settled()
+        assert counts.chosen == total(counts) == sent
+        settled = copies.settled(sent + until_used(gateway, copies))
         until(lambda: copies.comparison().chosen == settled.chosen, "control counts the same")
         comparison = copies.comparison()
         shed = sum(comparison.shed.values())
@@ -158,18 +160,21 @@ def test_a_shadow_that_fails_is_told_of_and_only_where_it_fails(tmp_path: Path) 
     with running(models, tmp_path, workers=1) as (gateway, copies), client_of(gateway.grpc) as client:
         x = everyday(random)
         x[0, 3] = 0.0  # of no interest to any version
+        sent = 0
 
         def compared() -> bool:
+            nonlocal sent
             client.ask("ModelInfer", infer_request(MODEL, x, "1"))
+            sent += 1
             return copies.compared > 0
 
         until(compared, "the shadow is loaded")
-        before = copies.settled()
+        before = copies.settled(sent)
         asked = [everyday(random) for _ in range(400)]
         wrong = sum(bool(rows[0, 3] >= 198) for rows in asked)
         for rows in asked:
             client.ask("ModelInfer", infer_request(MODEL, rows, "1"))
-        counts = copies.settled()
+        counts = copies.settled(sent + len(asked))
         assert wrong
         assert counts.outcomes["failed"] == wrong
         assert counts.outcomes["compared"] - before.outcomes["compared"] == len(asked) - wrong

@@ -43,9 +43,9 @@ class CopiesOf:
         target = self.compared + more
         until(lambda: self.compared >= target, f"{more} more copies are compared", SETTLE_SECONDS)
 
-    def settled(self) -> CopyCounts:
-        """Once no copy waits."""
-        until(lambda: self.counts().waiting == 0, "no copy waits", SETTLE_SECONDS)
+    def settled(self, chosen: int = 0) -> CopyCounts:
+        """Once no copy waits, and `chosen` requests have been copied: a copy is made after its reply has left."""
+        until(lambda: (now := self.counts()).waiting == 0 and now.chosen >= chosen, "no copy waits", SETTLE_SECONDS)
         return self.counts()
 
     def comparison(self) -> pb.Comparison:
