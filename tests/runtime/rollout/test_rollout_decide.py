@@ -138,7 +138,7 @@ def test_errors_after_the_first_requests_are_for_the_gate_and_not_for_the_hard_l
     )
 
 
-HARM = ({"candidate": 500, "errors": 25, "baseline": 5_000}, {"candidate": 1_000, "errors": 60, "baseline": 10_000})
+HARM = ({"candidate": 100, "errors": 2, "baseline": 1_000}, {"candidate": 1_000, "errors": 60, "baseline": 10_000})
 
 
 def test_harm_rolls_back_with_its_figures_in_the_reason() -> None:
