@@ -60,7 +60,10 @@ class RolloutChanges(DesiredState, Protocol):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all rollouts share. `rows` None: nothing is measured. `thresholds`: of drift, by version."""
+    """What all rollouts share. `rows` None: nothing is measured. `thresholds`: of drift, by version.
+
+    `clock`: Unix time, seconds; `steady`: seconds that nobody sets.
+    """
 
     store: RolloutStore
     changes: RolloutChanges
@@ -70,6 +73,7 @@ class Surroundings:
     rows: RolloutRows | None = None
     thresholds: Callable[[VersionKey], Mapping[str, float]] = lambda _key: {}
     clock: Callable[[], float] = time.time
+    steady: Callable[[], float] = time.monotonic
 
 
 class RolloutRun:
@@ -192,6 +196,12 @@ class RolloutRun:
 
     # Looks and commands
 
+    def clock_jumped(self, seconds: float) -> None:
+        """Somebody has set the clock: what it went on by is no time of the step, and what it went back by is none."""
+        last = self.rollout.last_seconds
+        if last is not None:
+            self.state = replace(self.state, rollout=replace(self.rollout, last_seconds=last + seconds))
+
     async def look(self, reading: Reading, now_seconds: float) -> None:
         """Counts, decides and stores; what is visible follows beside it."""
         self._looked.set()
@@ -217,6 +227,8 @@ class RolloutRun:
                 state = replace(state, counting=replace(state.counting, mark=mark))
             state = self._after(state, after, reading, now_seconds)
             if await self._keep(state, decided, reading):
+                if self._withheld and not decision.moved:
+                    self.apply()  # more requests have shown it harmless after all: it gets its traffic again
                 self._withheld = False
             elif after.phase is Phase.ROLLED_BACK and not self._withheld:
                 # A version that does harm gets nothing more, even if that can only be noted later.

@@ -104,7 +104,7 @@ def _beyond(side: Side, rate: float, allowed: float) -> bool:
 
 
 def _divided(told: float, guessed: list[float], clustered: float) -> float:
-    """ln of half the one and half the mean of the others; each is made smaller before, so the level stays (Hölder)."""
+    """Log of half the one and half the mean of the others; each is made smaller before, so the level stays (Hölder)."""
     told, guessed = told / clustered, [each / clustered for each in guessed]
     if not guessed:
         return told

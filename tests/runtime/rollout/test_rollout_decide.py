@@ -195,6 +195,19 @@ def test_no_traffic_is_never_promoted_and_ends_as_the_plan_says(rule: str, phase
         assert decision.reason == "waits for 0 of 100 requests"
 
 
+def test_no_step_is_passed_by_a_look_that_brings_most_of_its_requests() -> None:
+    """As after a pause of control, also where it took longer than the step may: gates have not seen them."""
+    plan = plan_of(gates={"errors": {}, "latency": [{}]}, steps=[FIVE | {"max_duration_seconds": 100}])
+    rollout = step(plan, started(plan), 1.0, look(started(plan), 10, 0, 190))[0]
+    for _ in range(2):
+        after, decision, _ = step(plan, rollout, 300.0, look(rollout, 1_000, 0, 19_000))
+        assert (after.phase, decision.reason) == (
+            Phase.CANARY,
+            "waits for another look, as most requests came since the last one",
+        )
+    assert step(plan, after, 301.0, look(after, 1_010, 0, 19_190))[0].phase is Phase.LIVE
+
+
 def test_an_inconclusive_step_resumed_counts_and_times_anew_and_keeps_its_evidence() -> None:
     plan = plan_of(gates=ERRORS, steps=[FIVE | {"max_duration_seconds": 60, "min_requests": 10_000}])
     looks = [{"candidate": 10 * k, "errors": k // 3, "baseline": 1_000 * k} for k in range(1, 7)]
