@@ -311,12 +311,14 @@ class RolloutRun:
         if ends and not self._ended_seconds:
             self._ended_seconds = self.last.at_seconds
             self._ended_by = replace(decided[-1][1], reason=self.last.reason)
-        for row, (decision, actor) in zip(stored, decided, strict=True):
-            self._tell(row, decision, actor, digest)
-        if before.epoch != state.rollout.epoch or ends:
-            await self._open_rows()
-        if any(decision.moved for decision, _ in decided):
-            self.apply()
+        try:
+            for row, (decision, actor) in zip(stored, decided, strict=True):
+                self._tell(row, decision, actor, digest)
+            if before.epoch != state.rollout.epoch or ends:
+                await self._open_rows()
+        finally:  # whatever becomes of telling: what is stored is done
+            if any(decision.moved for decision, _ in decided):
+                self.apply()
 
     def _row(self, decision: Decision, actor: Actor, digest: str) -> NewDecision:
         audit = rollout_entry(self.id, self.model, self.versions[1], digest, decision, actor)

@@ -448,6 +448,23 @@ def test_what_the_store_withheld_gets_its_traffic_back_if_it_was_harmless_after_
     in_control(tmp_path, script)
 
 
+def test_a_rollback_that_cannot_be_told_is_done_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(there: Scene) -> None:
+        rollout = await there.start()
+
+        def broken(*_: Any) -> None:
+            raise RuntimeError("a bug in telling")
+
+        monkeypatch.setattr(there.run(rollout), "_tell", broken)
+        there.world.crashes["m", 2] = 1
+        await there.look(candidate=1, baseline=20)
+        assert await there.phase(rollout) == "rolled back"
+        assert served(there) == ((1,), "")
+        assert there.split == {}
+
+    in_control(tmp_path, script)
+
+
 @pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
 def test_a_clock_that_is_set_is_no_time_of_a_step(tmp_path: Path, jump: float) -> None:
     async def script(there: Scene) -> None:
