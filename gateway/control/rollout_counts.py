@@ -207,12 +207,22 @@ class Counting:
 
     def after(self, totals: Totals) -> Counting:
         """With a look at the counters."""
+        if totals.gateway == self.last.gateway and totals.crashes < self.last.crashes:
+            return self._crashes_from(totals.crashes).after(totals)
         if (totals.gateway, totals.comparisons) == (self.last.gateway, self.last.comparisons) and not self._fell(
             self.last, totals
         ):
             return replace(self, last=totals)
         crashes = self.crashes + self.last.crashes - self.mark.crashes
         return replace(self, mark=self._new_mark(totals), last=totals, number=self.number + 1, crashes=crashes)
+
+    def _crashes_from(self, crashes: int) -> Counting:
+        """A version's place in a full page was given away, and its crashes with it: they count on from what is left.
+
+        Those that were seen stay seen, and all else counts as before.
+        """
+        mark, last = replace(self.mark, crashes=crashes), replace(self.last, crashes=crashes)
+        return replace(self, mark=mark, last=last, crashes=self.all_crashes)
 
     @property
     def counts(self) -> Counts:
@@ -242,7 +252,7 @@ class Counting:
     def _fell(self, before: Totals, after: Totals) -> bool:
         """Whether counters of one memory are smaller than before: a page was damaged, and they begin anew."""
         if before.gateway != after.gateway:
-            before = replace(before, baseline=ArmCounts(), candidate=ArmCounts(), crashes=0)
+            before = replace(before, baseline=ArmCounts(), candidate=ArmCounts())
         if before.comparisons != after.comparisons:
             before = replace(before, compared=0, agreed=0, failed=0)
         try:
@@ -250,4 +260,4 @@ class Counting:
                 block_of(before.counts(of_copies=of_copies), after.counts(of_copies=of_copies))
         except CountsWentBack:
             return True
-        return after.crashes < before.crashes
+        return False

@@ -30,6 +30,7 @@ from runtime.profile.kept_rows import KeptRows
 from runtime.profile.schema import Schema
 from runtime.profile.summary import Summary
 from runtime.rollout.counts import DriftSign, Mean
+from runtime.rollout.gates import MOST
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,9 @@ def _means(pane: Summary, names: Iterable[str]) -> dict[str, Mean]:
             told = moments[name].summary()
             squares = told.variance * (told.count - 1) if told.count > 1 else 0.0
             if told.count and math.isfinite(told.mean) and math.isfinite(squares):
-                found[name] = Mean(told.count, told.mean, max(squares, 0.0))
+                # A version that answers 1e200 must not end the looks by an overflow; float32 has nothing beyond these.
+                mean = min(max(told.mean, -MOST), MOST)
+                found[name] = Mean(told.count, mean, min(max(squares, 0.0), MOST**2))
     return found
 
 

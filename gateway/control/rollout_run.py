@@ -63,6 +63,8 @@ class RolloutChanges(DesiredState, Protocol):
 class Surroundings:
     """What all rollouts share. `rows` None: nothing is measured; `replays` None: nothing can be replayed.
     `thresholds`: of drift, by version.
+
+    `clock`: Unix time, seconds; `steady`: seconds that nobody sets.
     """
 
     store: RolloutStore
@@ -73,6 +75,7 @@ class Surroundings:
     rows: RolloutRows | None = None
     thresholds: Callable[[VersionKey], Mapping[str, float]] = lambda _key: {}
     clock: Callable[[], float] = time.time
+    steady: Callable[[], float] = time.monotonic
     replays: ReplayDesk | None = None
 
 
@@ -197,6 +200,12 @@ class RolloutRun:
 
     # Looks and commands
 
+    def clock_jumped(self, seconds: float) -> None:
+        """Somebody has set the clock: what it went on by is no time of the step, and what it went back by is none."""
+        last = self.rollout.last_seconds
+        if last is not None:
+            self.state = replace(self.state, rollout=replace(self.rollout, last_seconds=last + seconds))
+
     async def look(self, reading: Reading, now_seconds: float) -> None:
         """Counts, decides and stores; what is visible follows beside it."""
         self._looked.set()
@@ -222,6 +231,8 @@ class RolloutRun:
                 state = replace(state, counting=replace(state.counting, mark=mark))
             state = self._after(state, after, reading, now_seconds)
             if await self._keep(state, decided, reading):
+                if self._withheld and not decision.moved:
+                    self.apply()  # more requests have shown it harmless after all: it gets its traffic again
                 self._withheld = False
             elif after.phase is Phase.ROLLED_BACK and not self._withheld:
                 # A version that does harm gets nothing more, even if that can only be noted later.
@@ -311,13 +322,15 @@ class RolloutRun:
         if ends and not self._ended_seconds:
             self._ended_seconds = self.last.at_seconds
             self._ended_by = replace(decided[-1][1], reason=self.last.reason)
-        for row, (decision, actor) in zip(stored, decided, strict=True):
-            self._tell(row, decision, actor, digest)
-        self._replay.end_unless_wanted(state.rollout)
-        if before.epoch != state.rollout.epoch or ends:
-            await self._open_rows()
-        if any(decision.moved for decision, _ in decided):
-            self.apply()
+        try:
+            for row, (decision, actor) in zip(stored, decided, strict=True):
+                self._tell(row, decision, actor, digest)
+            self._replay.end_unless_wanted(state.rollout)
+            if before.epoch != state.rollout.epoch or ends:
+                await self._open_rows()
+        finally:  # whatever becomes of telling: what is stored is done
+            if any(decision.moved for decision, _ in decided):
+                self.apply()
 
     def _row(self, decision: Decision, actor: Actor, digest: str) -> NewDecision:
         audit = rollout_entry(self.id, self.model, self.versions[1], digest, decision, actor)

@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 RATE_SECONDS = 5.0
 """Between two samples of how many requests come, for warnings."""
 
+JUMP_SECONDS = 2.0
+"""By more than this, the clock has not run fast or slow since the last look but was set."""
+
 MAX_ENDED = 256
 """Rollouts that have ended since control's start and whose phase the metrics still tell: one of each model."""
 
@@ -74,7 +77,7 @@ class Rollouts:
         self._around = around
         self._changes = changes
         self._audits = audits
-        self._clock = around.clock
+        self._clock, self._steady = around.clock, around.steady
         self._archive = RolloutArchive(around.store)
         self._rates = Rates()
         self._checks = Checks(changes, settings, self.busy, self._schema, self._rates)
@@ -85,6 +88,7 @@ class Rollouts:
         self._restored = False
         self._wake = asyncio.Event()
         self._sampled = -RATE_SECONDS
+        self._last_now: tuple[float, float] | None = None  # by the clock, and by one that nobody sets
 
     # RolloutsUnderWay
 
@@ -156,9 +160,21 @@ class Rollouts:
                 await asyncio.wait_for(self._wake.wait(), tick_seconds)
             self._wake.clear()
             try:
-                await self.tick(self._clock())
+                await self.tick(self._now())
             except Exception:
                 log.exception("rollouts could not be looked at; the next look follows")
+
+    def _now(self) -> float:
+        """By the clock; where somebody has set it since the last time, rollouts under way are told."""
+        now, steady = self._clock(), self._steady()
+        if self._last_now is not None:
+            jump = (now - self._last_now[0]) - (steady - self._last_now[1])
+            if abs(jump) > JUMP_SECONDS:
+                log.warning("the clock was set by %+.1f s; this is no time of a rollout's step", jump)
+                for run in self._runs.values():
+                    run.clock_jumped(jump)
+        self._last_now = now, steady
+        return now
 
     def look_now(self) -> None:
         """Something has happened that may end a rollout, such as the end of a worker's process."""
@@ -244,7 +260,7 @@ class Rollouts:
                 phase = ended.rollout.phase.value
                 raise Precondition(f"rollout {rollout_id} of model {ended.model!r} has ended ({phase}): start another")
             try:
-                await run.command(verb, actor, self._clock())
+                await run.command(verb, actor, self._now())
             except NotPossible as error:
                 raise Precondition(f"rollout {rollout_id} of model {run.model!r}: {error}") from None
         except ServingError as error:

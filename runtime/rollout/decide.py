@@ -3,7 +3,8 @@
 A look, in order
  1. hard limits                          → rolled back
  2. a gate shows harm                    → rolled back, or on hold where the plan says so
- 3. enough time, requests, and all pass  → next step, live, or on hold where the plan says so
+ 3. enough time, requests, and all pass  → next step, live, or on hold where the plan says so; not at a look that
+                                           brought most of the step's requests
  4. longer than the step may take        → inconclusive, on hold, waits on, or asks for a replay
  5. the replay is there                  → next step where it shows safety, else inconclusive
  6. else                                 → goes on
@@ -137,7 +138,7 @@ def _judge(
         return event, ". ".join(reading.sentence() for reading in harmful)
     if seen.phase not in MOVING:
         return None, seen.reason
-    return _progress(plan, seen, readings)
+    return _progress(plan, before, seen, readings)
 
 
 def _hard(plan: Plan, before: Counts, after: Counts, observation: Observation) -> str:
@@ -161,7 +162,9 @@ def _hard(plan: Plan, before: Counts, after: Counts, observation: Observation) -
     return ""
 
 
-def _progress(plan: Plan, seen: Rollout, readings: tuple[Reading, ...]) -> tuple[RolloutEvent | None, str]:
+def _progress(
+    plan: Plan, before: Rollout, seen: Rollout, readings: tuple[Reading, ...]
+) -> tuple[RolloutEvent | None, str]:
     rules, requests = plan.steps[seen.step], seen.counts.candidate.requests
     open_gates = [reading.gate for reading in readings if reading.says is Says.OPEN]
     missing = []
@@ -171,6 +174,9 @@ def _progress(plan: Plan, seen: Rollout, readings: tuple[Reading, ...]) -> tuple
         missing.append(f"{requests:,} of {rules.min_requests:,} requests")
     if plan.promote_on == "evidence" and open_gates:
         missing.append(f"safety not yet shown by {', '.join(open_gates)}")
+    if not missing and requests > 2 * before.counts.candidate.requests:
+        # Gates have bet on these knowing little, and latency's not at all: after a pause of control all may be new.
+        return None, "waits for another look, as most requests came since the last one"
     if not missing:
         how = "safety shown by every gate" if plan.promote_on == "evidence" else "no harm shown by any gate"
         reason = f"passed: {how} in {requests:,} requests and {seen.active_seconds:.0f} s"

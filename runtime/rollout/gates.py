@@ -9,6 +9,9 @@ from pydantic import BeforeValidator, Field
 from runtime.repository.fields import Section, as_tuple, null_as_empty, option
 
 MAX_GATES = 64
+MOST = 1e60
+"""Of a mean and a margin: beyond it squares of squares are no float64 any more."""
+
 NAME = 128  # characters of a metric's or a drift gate's name
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME)]
@@ -21,7 +24,7 @@ class ErrorGate(Section):
         0.005, "a share 0 <= margin < 1", "So much above the allowed rate is no harm.", ge=0, lt=1
     )  # fmt: skip
     ratio: float = option(
-        1.0, "a number 0 < ratio <= 100", "The candidate may fail this many times as often.", gt=0, le=100
+        1.0, "a number 1e-9 <= ratio <= 100", "The candidate may fail this many times as often.", ge=1e-9, le=100
     )  # fmt: skip
 
 
@@ -41,7 +44,9 @@ class LatencyGate(Section):
 class AgreementGate(Section):
     """Share of copied requests that both versions answer alike, in steps with copies."""
 
-    min_share: float = option(0.99, "a share 0 < min_share < 1", "The least share that is allowed.", gt=0, lt=1)
+    min_share: float = option(
+        0.99, "a share 1e-9 <= min_share <= 1 - 1e-9", "The least share that is allowed.", ge=1e-9, le=1 - 1e-9
+    )  # fmt: skip
 
 
 class MeanGate(Section):
@@ -49,7 +54,7 @@ class MeanGate(Section):
 
     name: Name = option(..., f"a text of 1 to {NAME} characters", "Which metric.")
     margin: float = option(
-        ..., "a number above 0", "The means may differ by so much, in the metric's unit.", gt=0, allow_inf_nan=False
+        ..., "a number 1e-60..1e60", "The means may differ by so much, in the metric's unit.", ge=1e-60, le=MOST
     )  # fmt: skip
 
 

@@ -13,6 +13,11 @@ of the null hypothesis. Its mean given the past is ≤ 1, so P(e ever ≥ 1/α) 
 The rates may change from block to block, for both versions together: the null need only hold within each block. Where
 what is expected lies inside the null nothing is bet, and evidence neither grows nor falls.
 
+A block with more rows than all before it, such as the first one of a step or the one after a pause of control, would be
+bet on by knowledge of little. There the bet is divided between what the past says and guesses that were fixed before
+(`GUESSES`): a mean of ratios, each with a mean ≤ 1, has a mean ≤ 1. It costs ln 2 at the most and, as rows have doubled
+before it comes again, seldom.
+
 Rows of a block are taken as independent given the block's rates. Rows that share their fate, in groups of at most
 `clustered` rows, are allowed for by dividing the evidence by `clustered`: E[ΠR^(1/k)] ≤ ΠE[R]^(1/k) (Hölder), so the
 level stays, at the price of as many times the rows.
@@ -26,6 +31,9 @@ from enum import Enum
 
 PRIOR_ROWS = 2.0
 """Rows that "the candidate is as the baseline" is worth before anything is known. It changes power, not the level."""
+
+GUESSES = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.95, 0.995)
+"""Rates that a large block is bet on beside what was seen. They change power, not the level."""
 
 _BISECTIONS = 60  # halvings of an interval of at most 1: beyond float64's precision of rates
 
@@ -68,17 +76,41 @@ def pair_log_e(side: Side, line: Line, past: PairedRows, block: PairedRows, clus
     `past`: all rows before the block, counted as the block's are. Sizes of blocks must not depend on what is in them.
     """
     n, m = block.candidate_rows, block.baseline_rows
-    if not (n and m and past.candidate_rows and past.baseline_rows):
+    if not (n and m):
         return 0.0
+    told = _pair_bet(side, line, past, block) if past.candidate_rows and past.baseline_rows else 0.0
+    if n <= past.candidate_rows:
+        return told / clustered
+    guessed = [_pair_log_ratio(line, c, b, block) for c in GUESSES for b in GUESSES if _beyond(side, c, line.at(b))]
+    return _divided(told, guessed, clustered)
+
+
+def _pair_bet(side: Side, line: Line, past: PairedRows, block: PairedRows) -> float:
     b = (past.baseline_hits + 0.5) / (past.baseline_rows + 1)
     c = (past.candidate_hits + PRIOR_ROWS * b) / (past.candidate_rows + PRIOR_ROWS)
-    if (c <= line.at(b)) if side is Side.HARM else (c >= line.at(b)):
-        return 0.0
+    return _pair_log_ratio(line, c, b, block) if _beyond(side, c, line.at(b)) else 0.0
+
+
+def _pair_log_ratio(line: Line, c: float, b: float, block: PairedRows) -> float:
+    n, m = block.candidate_rows, block.baseline_rows
     tc, tb = _nearest(line, c, b, n, m)
     if not (0 < tc < 1 and 0 < tb < 1):
         return 0.0
-    log_e = _log_ratio(block.candidate_hits, n, c, tc) + _log_ratio(block.baseline_hits, m, b, tb)
-    return log_e / clustered
+    return _log_ratio(block.candidate_hits, n, c, tc) + _log_ratio(block.baseline_hits, m, b, tb)
+
+
+def _beyond(side: Side, rate: float, allowed: float) -> bool:
+    return rate > allowed if side is Side.HARM else rate < allowed
+
+
+def _divided(told: float, guessed: list[float], clustered: float) -> float:
+    """Log of half the one and half the mean of the others; each is made smaller before, so the level stays (Hölder)."""
+    told, guessed = told / clustered, [each / clustered for each in guessed]
+    if not guessed:
+        return told
+    most = max(told, *guessed)
+    mean = sum(math.exp(each - most) for each in guessed) / len(guessed)
+    return most + math.log((math.exp(told - most) + mean) / 2)
 
 
 def share_log_e(side: Side, limit: float, past: tuple[int, int], block: tuple[int, int], clustered: float = 1) -> float:
@@ -86,10 +118,15 @@ def share_log_e(side: Side, limit: float, past: tuple[int, int], block: tuple[in
     hits, rows = block
     if not 0 <= hits <= rows:
         raise ValueError(f"expected 0 <= hits <= rows, got {block}")
-    expected = (past[0] + PRIOR_ROWS * limit) / (past[1] + PRIOR_ROWS)
-    if (expected >= limit) if side is Side.HARM else (expected <= limit):
+    if not rows:
         return 0.0
-    return _log_ratio(hits, rows, expected, limit) / clustered
+    expected = (past[0] + PRIOR_ROWS * limit) / (past[1] + PRIOR_ROWS)
+    worse = Side.SAFE if side is Side.HARM else Side.HARM  # of a share, less is worse
+    told = _log_ratio(hits, rows, expected, limit) if _beyond(worse, expected, limit) else 0.0
+    if rows <= past[1]:
+        return told / clustered
+    guessed = [_log_ratio(hits, rows, 1 - c, limit) for c in GUESSES if _beyond(worse, 1 - c, limit)]
+    return _divided(told, guessed, clustered)
 
 
 def _log_ratio(hits: int, rows: int, expected: float, null: float) -> float:

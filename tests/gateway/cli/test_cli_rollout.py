@@ -244,7 +244,7 @@ def test_status_shows_one_models_newest_or_all_that_are_under_way(
         "",
         "GATE            CANDIDATE  BASELINE  ALLOWED    ROWS                HARM              SAFETY  SAYS",
         "○ errors           2.22 %       1 %    1.5 %  90/900  ░░░░░░░░░░░░   0 %  ░░░░░░░░░░░░   0 %  neither shown",
-        "○ agreement         100 %         -     99 %   90/90  ░░░░░░░░░░░░   0 %  ░░░░░░░░░░░░   0 %  neither shown",
+        "○ agreement         100 %         -     99 %   90/90  ░░░░░░░░░░░░   0 %  ██░░░░░░░░░░  13 %  neither shown",
         "✓ drift inputs          -         -        -       -                   -                   -  stable",
         "",
         "LAST DECISIONS",

@@ -115,6 +115,17 @@ def test_counters_that_fall_without_another_name_begin_anew_from_where_they_are(
     assert counting.after(totals_of(candidate=25, compared=9)).counts.candidate.requests == 5
 
 
+def test_crashes_that_fall_take_nothing_else_back() -> None:
+    """A slot of a full page was given to another version."""
+    counting = Counting.begun(totals_of(crashes=3), of_copies=False).after(totals_of(candidate=30, crashes=4))
+    counting = counting.after(totals_of(candidate=40, crashes=1))
+    assert (counting.counters(1), counting.counts.candidate.requests, counting.all_crashes) == ("1.0", 40, 1)
+    counting = counting.after(totals_of(candidate=50, crashes=2))
+    assert (counting.counters(1), counting.counts.candidate.requests, counting.all_crashes) == ("1.0", 50, 2)
+    counting = counting.after(totals_of("g2", candidate=7, crashes=1))
+    assert (counting.counts.candidate.requests, counting.all_crashes) == (7, 3)
+
+
 # Random looks
 
 LOOKS = st.lists(

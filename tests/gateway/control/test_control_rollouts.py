@@ -426,6 +426,69 @@ def test_a_decision_that_cannot_be_stored_is_not_made_but_harm_gets_no_more_traf
     in_control(tmp_path, script)
 
 
+def test_what_the_store_withheld_gets_its_traffic_back_if_it_was_harmless_after_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Harm that could not be noted is judged anew at the next look, by all that came since what is noted."""
+
+    async def script(there: Scene) -> None:
+        rollout = await there.start(plan_of(hard={"errors": 2, "first_requests": 4}))
+
+        def full(*_: Any) -> Any:
+            raise StoreUnavailable("the disk is full")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(there.store.rollouts, "save", full)
+            await there.look(candidate=4, errors=2, baseline=76)
+            assert there.split == {"baseline": 100, "candidate": 0}
+        await there.look(candidate=80, baseline=20)  # those under way, and a baseline that
+        assert await there.phase(rollout) == "canary"
+        assert there.split == {"baseline": 95, "candidate": 5}
+
+    in_control(tmp_path, script)
+
+
+def test_a_rollback_that_cannot_be_told_is_done_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(there: Scene) -> None:
+        rollout = await there.start()
+
+        def broken(*_: Any) -> None:
+            raise RuntimeError("a bug in telling")
+
+        monkeypatch.setattr(there.run(rollout), "_tell", broken)
+        there.world.crashes["m", 2] = 1
+        await there.look(candidate=1, baseline=20)
+        assert await there.phase(rollout) == "rolled back"
+        assert served(there) == ((1,), "")
+        assert there.split == {}
+
+    in_control(tmp_path, script)
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+def test_a_clock_that_is_set_is_no_time_of_a_step(tmp_path: Path, jump: float) -> None:
+    async def script(there: Scene) -> None:
+        rollout = await there.start(plan_of(steps=[STEP | {"max_duration_seconds": 60}]))
+        steady = [0.0]
+        there.rollouts._steady = lambda: steady[0]
+
+        async def look(seconds: float) -> None:
+            there.world.traffic(candidate=10, baseline=190)
+            steady[0] += seconds
+            await there.rollouts.tick(there.rollouts._now())
+            await there.rollouts.idle()
+
+        await look(0)
+        there.world.now_seconds += jump + 3
+        await look(3)
+        view = await there.rollouts.view(rollout)
+        assert (view.rollout.phase, view.rollout.active_seconds) == (Phase.CANARY, 3.0)
+        assert view.last is not None
+        assert recompute(view.plan, view.last) == view.last
+
+    in_control(tmp_path, script)
+
+
 def test_series_that_find_no_room_put_a_rollout_on_hold_until_an_operator_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,7 +138,7 @@ def test_errors_after_the_first_requests_are_for_the_gate_and_not_for_the_hard_l
     )
 
 
-HARM = ({"candidate": 500, "errors": 25, "baseline": 5_000}, {"candidate": 1_000, "errors": 60, "baseline": 10_000})
+HARM = ({"candidate": 100, "errors": 2, "baseline": 1_000}, {"candidate": 1_000, "errors": 60, "baseline": 10_000})
 
 
 def test_harm_rolls_back_with_its_figures_in_the_reason() -> None:
@@ -193,6 +193,19 @@ def test_no_traffic_is_never_promoted_and_ends_as_the_plan_says(rule: str, phase
         assert rollout.reason == "no conclusion within 100 s: 0 of 100 requests"
     else:
         assert decision.reason == "waits for 0 of 100 requests"
+
+
+def test_no_step_is_passed_by_a_look_that_brings_most_of_its_requests() -> None:
+    """As after a pause of control, also where it took longer than the step may: gates have not seen them."""
+    plan = plan_of(gates={"errors": {}, "latency": [{}]}, steps=[FIVE | {"max_duration_seconds": 100}])
+    rollout = step(plan, started(plan), 1.0, look(started(plan), 10, 0, 190))[0]
+    for _ in range(2):
+        after, decision, _ = step(plan, rollout, 300.0, look(rollout, 1_000, 0, 19_000))
+        assert (after.phase, decision.reason) == (
+            Phase.CANARY,
+            "waits for another look, as most requests came since the last one",
+        )
+    assert step(plan, after, 301.0, look(after, 1_010, 0, 19_190))[0].phase is Phase.LIVE
 
 
 def test_an_inconclusive_step_resumed_counts_and_times_anew_and_keeps_its_evidence() -> None:

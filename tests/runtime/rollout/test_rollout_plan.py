@@ -107,8 +107,14 @@ def test_a_problem_in_one_section_hides_no_disagreement_of_others() -> None:
         ({"steps": [SHADOW], "gates": {"errors": {}, "latency": [{}]}}, "latency p99 is in force in no step"),
         ({"steps": [FIVE], "gates": {"errors": {}, "agreement": {}}}, "agreement is in force in no step"),
         ({"steps": [SHADOW, FIVE], "gates": {"latency": [{}]}}, "steps[0]: no gate is in force"),
-        ({"gates": {"means": [{"name": "score"}]}}, "gates.means[0].margin: missing; expected a number above 0"),
+        ({"gates": {"means": [{"name": "score"}]}}, "gates.means[0].margin: missing; expected a number 1e-60..1e60"),
         ({"clustered_requests": 0}, "clustered_requests: expected an integer 1..4096, got 0"),
+        (
+            {"gates": {"means": [{"name": "score", "margin": 1e300}]}},
+            "expected a number 1e-60..1e60, got 1e+300",
+        ),
+        ({"gates": {"agreement": {"min_share": 1 - 1e-16}}}, "agreement.min_share: expected a share 1e-9 <= min_share"),
+        ({"gates": {"errors": {"ratio": 1e-320}}}, "gates.errors.ratio: expected a number 1e-9 <= ratio <= 100"),
         ({"alpha": True}, "alpha: expected a probability 1e-9..0.5, got true"),
     ],
 )

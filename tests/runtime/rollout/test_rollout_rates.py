@@ -68,6 +68,52 @@ def test_the_mean_of_a_block_is_at_most_one_wherever_the_null_holds(side: Side, 
             assert mean <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("clustered", [1.0, 3.0])
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("past", [PairedRows(0, 0, 0, 0), PairedRows(1, 2, 0, 3)], ids=["first", "second"])
+def test_so_it_is_of_a_block_that_is_larger_than_all_before_it(
+    past: PairedRows, side: Side, clustered: float
+) -> None:  # fmt: skip
+    n, m = 4, 7
+    for line in (Line(), Line(1.0, 0.02), Line(2.0, 0.01), Line(0.5, 0.0)):
+        for b in (0.0, 0.01, 0.1, 0.3, 0.6):
+            for away in (0.0, 0.05):
+                c = line.at(b) - away if side is Side.HARM else line.at(b) + away
+                if not 0 <= c <= 1:
+                    continue
+                mean = sum(
+                    float(stats.binom.pmf(i, n, c) * stats.binom.pmf(j, m, b))
+                    * math.exp(pair_log_e(side, line, past, PairedRows(i, n, j, m), clustered))
+                    for i in range(n + 1)
+                    for j in range(m + 1)
+                )
+                assert mean <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("limit", [1e-9, 0.3, 0.99, 1 - 1e-9])
+def test_so_it_is_of_a_share(side: Side, limit: float) -> None:
+    n = 9
+    for past in ((0, 0), (1, 3), (30, 40)):
+        for p in (limit, (limit + (side is Side.HARM)) / 2):
+            mean = sum(
+                float(stats.binom.pmf(i, n, p)) * math.exp(share_log_e(side, limit, past, (i, n))) for i in range(n + 1)
+            )
+            assert mean <= 1 + 1e-9
+
+
+def test_a_single_block_that_shows_harm_is_evidence_of_it() -> None:
+    """All that is known may come at once: a report of a shadow process, or a look after control was away."""
+    assert share_log_e(Side.HARM, 0.99, (0, 0), (337, 374)) > math.log(1 / 0.001)
+    assert share_log_e(Side.HARM, 0.99, (2, 2), (337, 374)) > math.log(1 / 0.001)
+    assert share_log_e(Side.HARM, 0.99, (0, 0), (372, 374)) <= 0
+    errors = Line(1.0, 0.005)
+    for past in (PairedRows(0, 0, 0, 0), PairedRows(0, 5, 0, 95)):
+        assert pair_log_e(Side.HARM, errors, past, PairedRows(60, 2_000, 190, 19_000)) > math.log(1 / 0.001)
+        assert pair_log_e(Side.HARM, errors, past, PairedRows(20, 2_000, 190, 19_000)) <= 0
+        assert pair_log_e(Side.HARM, Line(), past, PairedRows(0, 5, 0, 0)) == 0
+
+
 def test_without_margin_it_is_the_process_of_two_rates() -> None:
     """Where both expect the same: with long pasts, whose half hits do not matter."""
     past = PairedRows(300_000, 10_000_000, 100_000, 10_000_000)
