@@ -77,10 +77,10 @@ class _Loader(yaml.SafeLoader):
         try:
             made = super().construct_object(node, deep)
             str(made if type(made) is int else "")  # hexadecimal ones may be longer than Python writes in decimal
-            return made
         except (ValueError, OverflowError):
             problem = f"{describe(node.value)} is no number or date that can be"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
+        return made
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[str, int] = {}
