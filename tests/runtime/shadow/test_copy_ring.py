@@ -205,6 +205,26 @@ def test_a_place_that_nobody_uses_becomes_another_pairs_when_nothing_of_it_waits
         assert (counter.counts()[late.key].chosen, counter.counts()[gone.key].chosen) == (2, 1)
 
 
+def test_a_copy_whose_reader_was_killed_before_it_freed_it_is_not_its_places_next_pairs() -> None:
+    gone, late = pair_of(shadow=2), pair_of(shadow=1000)
+    with copy_desk() as at:
+        places = [at.begin(pair_of(shadow=number))[0] for number in range(2, PAIRS + 2)]
+        for number in range(3):
+            at.write(places[0], number)
+        for _ in range(2):
+            at.take(gone)
+        at.reader.look()
+        at.reader._take()  # and no more: it is killed
+        at.restart_reader()
+        at.reader.tell(at.slot(gone), {"lost": 3})
+        at.writer.give_back(places[0])
+        place, _ = at.begin(late)
+        assert place.pair == places[0].pair
+        at.write(place, 9)
+        at.write(place, 10)
+        assert at.take_all(late) == [9, 10]
+
+
 def test_what_is_told_of_a_pair_that_is_gone_counts_for_nobody() -> None:
     with copy_desk() as at:
         place, slot = at.begin(pair_of())
