@@ -178,7 +178,11 @@ class Comparisons:
             for key in sorted({*panes, *totals}):
                 pair = self._pair(key, now, _whole(key, totals.get(key)))
                 pair.windows.restore(panes.get(key, ()), now)
-            self._count(self._copies(), now)
+            counts = self._copies()
+            for key, pair in self._pairs.items():  # the rings may have forgotten what the store knows, which is no news
+                _, refused = counts.get(key, (0, {}))
+                pair.refused = {reason: min(count, refused.get(reason, 0)) for reason, count in pair.refused.items()}
+            self._count(counts, now)
             for pair in self._pairs.values():
                 pair.lost = pair.missing
 
