@@ -161,6 +161,7 @@ class Comparisons:
         self._lock = threading.Lock()
         self._pairs: dict[PairKey, _Pair] = {}
         self._unsaved: set[PairKey] = set()  # pairs whose totals have changed since they were stored; of one thread
+        self._forgotten: dict[PairKey, tuple[int, Mapping[str, int]]] = {}  # what the rings had counted of them
         self._forgotten_pairs = 0
         self._unreadable_reports = 0
 
@@ -177,7 +178,11 @@ class Comparisons:
             for key in sorted({*panes, *totals}):
                 pair = self._pair(key, now, _whole(key, totals.get(key)))
                 pair.windows.restore(panes.get(key, ()), now)
-            self._count(self._copies(), now)
+            counts = self._copies()
+            for key, pair in self._pairs.items():  # the rings may have forgotten what the store knows, which is no news
+                _, refused = counts.get(key, (0, {}))
+                pair.refused = {reason: min(count, refused.get(reason, 0)) for reason, count in pair.refused.items()}
+            self._count(counts, now)
             for pair in self._pairs.values():
                 pair.lost = pair.missing
 
@@ -279,8 +284,10 @@ class Comparisons:
         return found
 
     def _count(self, counts: CopyCounts, now_seconds: float) -> None:
+        """The rings go on naming pairs that were forgotten: those come back when something new is counted of them."""
+        self._forgotten = {key: known for key, known in self._forgotten.items() if key in counts}
         for key, (chosen, refused) in counts.items():
-            if chosen or key in self._pairs:
+            if key in self._pairs or (chosen and self._forgotten.get(key) != (chosen, refused)):
                 self._pair(key, now_seconds).count(chosen, refused, now_seconds)
 
     def _changes(self, now_seconds: float) -> tuple[dict[PairKey, PaneChanges], dict[PairKey, Pane]]:
@@ -310,10 +317,14 @@ class Comparisons:
                 self._forget(min(self._pairs.values(), key=lambda each: each.heard_seconds))
             counters = f"{self._memory}/{next(self._numbers)}"
             pair = self._pairs[key] = _Pair(key, self.levels, counters, now_seconds, whole)
+            if key in self._forgotten:
+                pair.chosen, refused = self._forgotten.pop(key)
+                pair.refused = dict(refused)
         return pair
 
     def _forget(self, pair: _Pair) -> None:
         del self._pairs[pair.key]
+        self._forgotten[pair.key] = (pair.chosen, dict(pair.refused))
         self._forgotten_pairs += 1
 
     def _last(self, model: str, primary: int, shadow: int) -> _Pair | None:

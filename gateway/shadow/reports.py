@@ -52,6 +52,8 @@ class Reports:
         self._accounts: dict[CopiedPair, Account] = {}
         self._under_way: list[tuple[CopiedPair, Account]] = []
         self._refused = False
+        self.counted = 0
+        """Requests, of any outcome, in all."""
         self.delivered = threading.Event()
         self.delivered.set()
 
@@ -65,17 +67,21 @@ class Reports:
     ) -> None:
         account = self._account(slot, comparable)
         account.comparison.compare(copy, answers, run_ns)
-        account.count(slot, COMPARED, len(copy.rows))
+        self._count(account, slot, COMPARED, len(copy.rows))
 
     def failed(self, slot: PairSlot, comparable: ComparableOutputs, copy: Copy, why: str) -> None:
         account = self._account(slot, comparable)
         account.comparison.fail(copy, why)
-        account.count(slot, FAILED, len(copy.rows))
+        self._count(account, slot, FAILED, len(copy.rows))
 
     def shed(self, slot: PairSlot, reason: Shed, requests: int) -> None:
         account = self._account(slot, None)
         account.comparison.shed(reason.value, requests)
-        account.count(slot, reason.value, requests)
+        self._count(account, slot, reason.value, requests)
+
+    def _count(self, account: Account, slot: PairSlot, outcome: str, requests: int) -> None:
+        account.count(slot, outcome, requests)
+        self.counted += requests
 
     def send(self) -> None:
         """What has come since the last report; nothing while that one is still on its way."""

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
@@ -154,10 +154,11 @@ def shadow_pairs(order: ModelOrder, route: Route, available: Mapping[int, str]) 
     """What the route's shadows mean for the versions that answer here, `available`: version → digest.
 
     A shadow's target gets copies of all but its own answers, or of `of` alone. One that the order does not name is
-    loaded nowhere, and gets none.
+    loaded nowhere, and gets none. Of two that are one pair, as where a label comes to name the other's version, the
+    first counts, at the greater share and less what either redacts: no run is copied twice.
     """
     digests = {version.version: version.digest for version in (*order.prepare, *order.serve)}
-    pairs = []
+    pairs: dict[PairKey, ShadowPair] = {}
     for shadow in route.shadows:
         target = target_version(shadow.target, order.labels)
         if target is None or target not in digests:
@@ -167,5 +168,8 @@ def shadow_pairs(order: ModelOrder, route: Route, available: Mapping[int, str]) 
         for version, digest in sorted(available.items()):
             if version != target and (not shadow.of or version == only):
                 key = PairKey(order.model, version, digest, target, digests[target])
-                pairs.append(ShadowPair(key, settings, shadow.share))
-    return pairs
+                first = pairs.setdefault(key, ShadowPair(key, settings, shadow.share))
+                redact = tuple(dict.fromkeys((*first.settings.redact, *shadow.redact)))
+                settings_of_both = replace(first.settings, redact=redact)
+                pairs[key] = ShadowPair(key, settings_of_both, max(first.share, shadow.share))
+    return list(pairs.values())

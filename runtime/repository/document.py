@@ -75,10 +75,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            made = super().construct_object(node, deep)
+            str(made if type(made) is int else "")  # hexadecimal ones may be longer than Python writes in decimal
         except (ValueError, OverflowError):
             problem = f"{describe(node.value)} is no number or date that can be"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
+        return made
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[str, int] = {}

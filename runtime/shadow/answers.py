@@ -14,7 +14,7 @@ from runtime.profile.parts import rows_of
 from runtime.shadow.confusion import NO_CLASS, ClassPair, Confusion, class_name
 from runtime.shadow.difference_kernels import DIFFERENCES, NOT_FINITE, differ, pair_up, pick
 from runtime.shadow.outputs import ComparableOutput, Predicts
-from runtime.shadow.shown import REDACTED, kind_text, row_text, scores_text
+from runtime.shadow.shown import kind_text, row_text, scores_text
 from runtime.shadow.tally import OutputTally
 
 Array = npt.NDArray[Any]
@@ -60,12 +60,12 @@ class Answered:
 
 
 class OutputRules:
-    """How one output is compared. `hidden`: its values and classes are not kept."""
+    """How one output is compared. `instead`: what is shown for its values, which are then not kept."""
 
-    def __init__(self, output: ComparableOutput, absolute: float, relative: float, *, hidden: bool) -> None:
+    def __init__(self, output: ComparableOutput, absolute: float, relative: float, instead: str = "") -> None:
         self.output = output
         self._absolute, self._relative = absolute, relative
-        self._hidden = hidden
+        self._instead = instead
         self._names = (*output.classes, NO_CLASS)  # -1 is the last
         self._pairs: dict[Hashable, ClassPair] = {}
 
@@ -85,8 +85,8 @@ class OutputRules:
             answered = self._scores(a, b, tally)
         elif predicts is Predicts.LABEL and max(self.output.columns) < a.shape[1]:
             answered = self._labels(a, b, tally, answered.agrees)
-        if self._hidden:
-            answered.texts = _redacted
+        if self._instead:
+            answered.texts = lambda _: (self._instead, self._instead)
         return answered
 
     def _kind(self, array: Array) -> str:
@@ -173,7 +173,7 @@ class OutputRules:
     def _count_classes(self, counts: Iterable[tuple[Hashable, Hashable, int]], tally: OutputTally) -> None:
         confusion: Confusion = tally.confusion
         for x, y, rows in counts:
-            if self._hidden:
+            if self._instead:
                 confusion.other += rows
                 continue
             pair = self._pairs.get((x, y))
@@ -190,10 +190,6 @@ class OutputRules:
             self._pairs.clear()
         self._pairs[x, y] = pair
         return pair
-
-
-def _redacted(_row: int) -> tuple[str, str]:
-    return REDACTED, REDACTED
 
 
 def _values(a: Array, b: Array) -> Callable[[int], tuple[str, str]]:

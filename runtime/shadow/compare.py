@@ -66,8 +66,8 @@ class Judge:
         return Compared(rows, rows - len(wrong), len(copy.rows) - failed)
 
     def _rules_of(self, output: ComparableOutput) -> OutputRules:
-        hidden = output.name in self._redaction.outputs
-        return OutputRules(output, self._settings.absolute, self._settings.relative, hidden=hidden)
+        settings = self._settings
+        return OutputRules(output, settings.absolute, settings.relative, self._redaction.in_place_of(output.name))
 
     def _keep_worst(
         self,

@@ -20,6 +20,7 @@ from runtime.shadow.codec import read_comparison, write_comparison
 from runtime.shadow.compare import Compared, Judge
 from runtime.shadow.outputs import ComparableOutputs
 from runtime.shadow.pair import SHED_REASONS, Copy, PairKey, PairSettings
+from runtime.shadow.shown import failure_text
 from runtime.shadow.tally import OutputTally
 from runtime.shadow.worst import Disagreement, Worst
 from runtime.sketch.block import Block
@@ -44,6 +45,7 @@ class PairComparison:
 
     def __init__(self, key: PairKey, settings: PairSettings, outputs: ComparableOutputs | None = None) -> None:
         self.key = key
+        self._settings = settings
         self._judge = Judge(outputs, settings) if outputs is not None else None
         self.tolerances = {(settings.absolute, settings.relative)}
         self.compared = 0
@@ -83,9 +85,10 @@ class PairComparison:
         return compared
 
     def fail(self, copy: Copy, why: str) -> None:
-        """The shadow gave an error in place of an answer."""
+        """The shadow gave an error in place of an answer. What `why` quotes of inputs is kept where they are."""
         self.failed += len(copy.rows)
-        self.failure = max(self.failure, (copy.unix_ns, why[:MAX_FAILURE_CHARACTERS]))
+        text = failure_text(why, copy.inputs, self._settings)[:MAX_FAILURE_CHARACTERS]
+        self.failure = max(self.failure, (copy.unix_ns, text))
         self._at(copy.unix_ns)
 
     def shed(self, reason: str, requests: int) -> None:

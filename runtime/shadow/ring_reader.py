@@ -108,7 +108,10 @@ class CopyReader:
             self._words[pair_at(slot.pair) + OUTCOME_AT[outcome]] += requests
 
     def look(self) -> Taken | None:
-        """The oldest copy, which stays; None: there is none. What a reader before had taken is passed over."""
+        """The oldest copy, which stays; None: there is none.
+
+        What a reader before had taken is passed over, also where its place has become another pair's since.
+        """
         words = self._words
         while True:
             begin = words[BEGIN]
@@ -118,7 +121,7 @@ class CopyReader:
             order()
             at = COPIES_AT + begin % self._ring.room
             size, pair, _, serial, written, unix_ns, _, requests, *_ = COPY.unpack_from(self._buffer, at)
-            if pair != GAP and words[pair_at(pair) + TAKEN] < written:
+            if pair != GAP and words[pair_at(pair) + SERIAL] == serial and words[pair_at(pair) + TAKEN] < written:
                 return Taken(pair, serial, requests, unix_ns)
             self._release(begin + size)
 

@@ -62,6 +62,7 @@ class CopyWriter:
         self._buffer = segment.buffer
         self.lock = threading.Lock()
         self._used: set[int] = set()
+        self._given_back: dict[int, None] = {}  # the longest ago first
         self.largest_bytes = self._ring.room // LARGEST
         self._mend()
 
@@ -93,11 +94,13 @@ class CopyWriter:
             if known is None:
                 self._give(pair, text)
             self._used.add(pair)
+            self._given_back.pop(pair, None)
             return PairPlace(self, self._words, pair)
 
     def give_back(self, place: PairPlace) -> None:
         with self.lock:
             self._used.discard(place.pair)
+            self._given_back[place.pair] = None
 
     def unplaced(self, requests: int) -> None:
         """Counts requests that would have been copied, of a pair without a place."""
@@ -171,10 +174,14 @@ class CopyWriter:
         return bool(words[at + SERIAL]) and words[at + TEXT_SIZE] == len(text) and self._ring.text(pair) == text
 
     def _free(self) -> int | None:
-        """A pair that is nobody's yet, or else one that nobody uses and of which nothing waits."""
+        """A pair that is nobody's yet, or else one that nobody uses and of which nothing waits.
+
+        The one that was given back longest ago: whoever adds up the counters has then seen its last.
+        """
         words = self._words
         fresh = (pair for pair in range(PAIRS) if not words[pair_at(pair) + SERIAL])
-        idle = (pair for pair in range(PAIRS) if pair not in self._used and self._over(pair_at(pair)))
+        unused = [pair for pair in range(PAIRS) if pair not in self._used and pair not in self._given_back]
+        idle = (pair for pair in (*unused, *self._given_back) if self._over(pair_at(pair)))
         return next(fresh, next(idle, None))
 
     def _over(self, at: int) -> bool:

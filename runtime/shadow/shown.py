@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from runtime.profile.parts import rows_of
 from runtime.shadow.outputs import ComparableOutputs
+from runtime.shadow.pair import PairSettings
 
 Array = npt.NDArray[Any]
 
@@ -29,24 +31,41 @@ MOST_INPUT_BYTES = 4_096
 
 REDACTED = "(redacted)"
 
+_PLACE = re.compile(r"(0|[1-9][0-9]*)\]")
+_NUMBER = re.compile(r"(?<!\w)[-+]?\.?[0-9][\w.+-]*")
+
 
 class Redaction:
     """`names`: features by name, or by tensor and name or place ("x.age", "x[3]"), or whole inputs and outputs.
 
-    A name that is nowhere may be a misspelt one: then no input is shown at all.
+    A name that is nowhere may be a misspelt one: then no input and no output is shown at all.
     """
 
     def __init__(self, names: Sequence[str], outputs: ComparableOutputs) -> None:
         self._names = frozenset(names)
-        self.outputs = self._names & outputs.outputs.keys()
         known = {*outputs.outputs, *outputs.inputs, *outputs.ignored}
         for tensor, columns in outputs.input_names.items():
             for place, name in enumerate(columns):
                 known.update(_aliases(tensor, name, place))
         self.unknown = tuple(sorted(name for name in self._names - known if not _is_place(name, outputs)))
 
+    @property
+    def withheld(self) -> str:
+        """Why nothing is shown; "" if it is."""
+        names = ", ".join(self.unknown)[:MOST_CHARACTERS]
+        return f"redact names features that the model has not: {names}" if names else ""
+
+    def in_place_of(self, output: str) -> str:
+        """What is shown for an output's values and classes; "": they themselves."""
+        return self.withheld or (REDACTED if output in self._names else "")
+
     def hides(self, tensor: str, name: str, place: int) -> bool:
         return tensor in self._names or not self._names.isdisjoint(_aliases(tensor, name, place))
+
+    def is_of_columns(self, tensor: str, columns: Sequence[str]) -> bool:
+        """Whether any of the input's columns is hidden, by name or by place."""
+        by_place = any(name.startswith(f"{tensor}[") for name in self._names)
+        return by_place or any(self.hides(tensor, name, -1) for name in columns)
 
 
 def _aliases(tensor: str, name: str, place: int) -> tuple[str, str, str]:
@@ -56,16 +75,15 @@ def _aliases(tensor: str, name: str, place: int) -> tuple[str, str, str]:
 def _is_place(name: str, outputs: ComparableOutputs) -> bool:
     """Whether it is "tensor[3]" of an input; how many columns there are is not known of all."""
     tensor, bracket, place = name.partition("[")
-    return bool(bracket) and tensor in outputs.inputs and place[:-1].isdecimal() and place.endswith("]")
+    return bool(bracket) and tensor in outputs.inputs and _PLACE.fullmatch(place) is not None
 
 
 def inputs_text(
     inputs: Mapping[str, Array], row: int, outputs: ComparableOutputs, redaction: Redaction, *, batched: bool
 ) -> str:
     """A row's inputs as JSON, by feature; null: redacted. NaN and infinities are texts."""
-    if redaction.unknown:
-        names = ", ".join(redaction.unknown)[:MOST_CHARACTERS]
-        return _json({"(withheld)": f"redact names features that the model has not: {names}"})
+    if redaction.withheld:
+        return _json({"(withheld)": redaction.withheld})
     shown: dict[str, Any] = {}
     used, left_out = 2, 0
     for name, value in _features(inputs, row, outputs, redaction, batched=batched):
@@ -90,11 +108,27 @@ def _features(
             continue  # it has no rows: it belongs to the run
         names = outputs.input_names.get(tensor, ())
         width = values.shape[1]
+        strange = len(names) not in (0, width) or (not batched and array.ndim > 0 and array.shape[0] != 1)
+        lost = strange and redaction.is_of_columns(tensor, names)  # it is not known which of these numbers they are
         for place, value in enumerate(values[row].tolist()):
             bare = names[place] if len(names) == width else (tensor if width == 1 else f"{tensor}[{place}]")
             name = f"{tensor}.{bare}" if bare in taken else bare
             taken.add(name)
-            yield name, None if redaction.hides(tensor, bare, place) else _plain(value)
+            yield name, None if lost or redaction.hides(tensor, bare, place) else _plain(value)
+
+
+def failure_text(why: str, inputs: Mapping[str, Array], settings: PairSettings) -> str:
+    """What a library says of a failed run, without what it may quote of the inputs, where these are not to be kept.
+
+    Texts that inputs hold, and all numbers that stand alone: a library says "idx=17" and "{17}" of values.
+    """
+    if settings.inputs and not settings.redact:
+        return why
+    for array in inputs.values():
+        if array.dtype == np.dtype(object):
+            for text in {text for text in array.ravel().tolist() if text and text in why}:
+                why = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", REDACTED, why)
+    return _NUMBER.sub("#", why)
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 QUICK_TRIES = 100
 NAPS = 250
 NAP_SECONDS = 0.0002
+VARIANT_BYTES = 64
 
 Words = npt.NDArray[np.uint64]
 
@@ -223,8 +225,17 @@ def _consistent_copy(header: Words, rows: Words) -> Words:
     return copy
 
 
+def _variant_text(variant: str) -> bytes:
+    """A rule's variant may have twice as many characters: its beginning, and a hash that tells it from others."""
+    text = variant.encode()
+    if len(text) <= VARIANT_BYTES:
+        return text
+    digest = blake2b(text, digest_size=6).hexdigest().encode()
+    return text[: VARIANT_BYTES - 1 - len(digest)] + b"~" + digest
+
+
 def _identity_of(key: SeriesKey) -> bytes:
-    texts = (key.model.encode()[:128], key.variant.encode()[:64], key.reason.encode()[:48])
+    texts = (key.model.encode()[:128], _variant_text(key.variant), key.reason.encode()[:48])
     return IDENTITY.pack(*texts, key.version, key.code)
 
 

@@ -311,6 +311,41 @@ def test_pairs_are_bounded(make: Made, clock: Clock, monkeypatch: pytest.MonkeyP
     assert comparisons.totals("m", 1, 2).counters != before.counters
 
 
+def test_what_the_rings_still_name_of_a_forgotten_pair_pushes_no_other_out(
+    make: Made, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_PAIRS", 2)
+    keys = [PairKey("m", 1, "a", at, "b") for at in range(2, 5)]
+    counted: dict[PairKey, tuple[int, dict[str, int]]] = {}
+    comparisons = make(lambda: counted)
+    for key in keys:
+        clock.now += 10
+        counted[key] = (7, {"queue_full": 7})
+        comparisons.tick(clock.now)
+    for _ in range(5):
+        clock.now += 10
+        comparisons.tick(clock.now)
+        assert comparisons.pairs() == keys[1:]
+    assert comparisons.notes() == ["beyond 2 pairs, those unheard of for longest are forgotten: 1 so far"]
+    counted[keys[0]] = (9, {"queue_full": 8})
+    clock.now += 10
+    comparisons.tick(clock.now)
+    assert comparisons.pairs() == [keys[0], keys[2]]
+    view = comparisons.view(keys[0])
+    assert (view.chosen, view.shed, view.waiting) == (2, {"queue_full": 1}, 1), "what is new alone"
+
+
+def test_what_a_restarted_control_no_longer_finds_in_the_rings_is_not_counted_again(make: Made, clock: Clock) -> None:
+    counted: dict[PairKey, tuple[int, dict[str, int]]] = {KEY: (100, {"queue_full": 100})}
+    make(lambda: counted).tick(clock.now)
+    counted[KEY] = (5, {"queue_full": 5})  # one of the pair's places has become another's
+    clock.now += 10
+    comparisons = make(lambda: counted)
+    assert comparisons.view(KEY).shed == {"queue_full": 100}
+    counted[KEY] = (8, {"queue_full": 8})
+    assert comparisons.view(KEY).shed == {"queue_full": 103}
+
+
 def test_totals_are_of_the_files_last_heard_of(make: Made, clock: Clock) -> None:
     comparisons = make()
     newer = PairKey("iris", 1, KEY.primary_digest, 2, "sha256:" + "9" * 64)

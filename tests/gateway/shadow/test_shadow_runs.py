@@ -12,6 +12,7 @@ from rollout_models import everyday, failing, good
 from shadow_desk import ShadowDesk, pair_of, shadow_desk
 from zoo import graph, slow, versioned
 
+from runtime.shadow.comparison import PairComparison
 from runtime.shadow.ring_layout import Shed
 from runtime.shm.statistics import StatisticsReader
 
@@ -112,6 +113,25 @@ def test_one_request_that_fails_fails_no_other_of_its_run(desk: ShadowDesk) -> N
     desk.report()
     assert desk.outcomes(pair) == {"compared": 1, "failed": 2}
     assert "Gather" in desk.heard[pair.key].failure[1]
+
+
+def test_a_copy_that_cannot_be_compared_at_all_is_lost_and_counted_and_the_next_is_compared(
+    desk: ShadowDesk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = pair_of()
+    desk.hold((2, SAME))
+    place = desk.place(pair)
+    with monkeypatch.context() as patch:
+        patch.setattr(PairComparison, "compare", lambda *_: 1 / 0)
+        for _ in range(2):
+            desk.write(place, pair, X, X + 1, (1, 2, 3))
+        desk.work()
+    assert caplog.text.count("could not be compared; this is told once") == 1
+    desk.write(place, pair, X, X + 1, (6,))
+    desk.work()
+    desk.report()
+    assert desk.outcomes(pair) == {"compared": 1, "lost": 6}
+    assert desk.counts(pair).waiting == 0
 
 
 def test_a_version_whose_rows_must_not_share_a_run_gets_one_request_at_a_time(desk: ShadowDesk) -> None:

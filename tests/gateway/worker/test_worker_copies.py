@@ -87,6 +87,14 @@ def test_several_shadows_have_settings_of_their_own() -> None:
     assert (two.share, two.settings) == (1.0, PairSettings(redact=("age",)))
 
 
+def test_two_shadows_that_are_one_version_copy_no_run_twice() -> None:
+    route = Route(shadows=(Shadow("canary", 0.5, redact=("age",)), Shadow("2", 0.75, of="1", redact=("x", "age"))))
+    model = ModelOrder(model="m", serve=tuple(map(number, (1, 2, 3))), labels={"canary": 2})
+    one, other = shadow_pairs(model, route, {1: "sha256:1", 3: "sha256:3"})
+    assert (one.key.primary, one.share, one.settings) == (1, 0.75, PairSettings(redact=("age", "x")))
+    assert (other.key.primary, other.share, other.settings) == (3, 0.5, PairSettings(redact=("age",)))
+
+
 class Desk:
     """A copier of PAIR at one end of a ring, and the ring's reader at the other."""
 

@@ -214,6 +214,8 @@ def test_duplicate_keys_and_wrong_values_are_reported_together():
         ("a: !!python/object/apply:os.system [ls]", "line 1, column 4: not valid YAML: could not determine"),
         ("a: 2024-13-45", "line 1, column 4: not valid YAML: '2024-13-45' is no number or date"),
         ("a: " + "9" * 5000, "is no number or date"),
+        ("a: 0x" + "f" * 5000, "is no number or date"),
+        ("? 0x" + "f" * 5000 + "\n: 1", "is no number or date"),
         ("? [a]\n: 1", "unhashable key"),
         ("[" * 3000, "the document nests too deeply"),
         ("#" + "x" * (1 << 20), "longer than 1048576 bytes"),

@@ -205,6 +205,37 @@ def test_a_place_that_nobody_uses_becomes_another_pairs_when_nothing_of_it_waits
         assert (counter.counts()[late.key].chosen, counter.counts()[gone.key].chosen) == (2, 1)
 
 
+def test_a_copy_whose_reader_was_killed_before_it_freed_it_is_not_its_places_next_pairs() -> None:
+    gone, late = pair_of(shadow=2), pair_of(shadow=1000)
+    with copy_desk() as at:
+        places = [at.begin(pair_of(shadow=number))[0] for number in range(2, PAIRS + 2)]
+        for number in range(3):
+            at.write(places[0], number)
+        for _ in range(2):
+            at.take(gone)
+        at.reader.look()
+        at.reader._take()  # and no more: it is killed
+        at.restart_reader()
+        at.reader.tell(at.slot(gone), {"lost": 3})
+        at.writer.give_back(places[0])
+        place, _ = at.begin(late)
+        assert place.pair == places[0].pair
+        at.write(place, 9)
+        at.write(place, 10)
+        assert at.take_all(late) == [9, 10]
+
+
+def test_the_place_that_was_given_back_longest_ago_is_the_next_to_be_another_pairs() -> None:
+    with copy_desk() as at:
+        places = [at.place(pair_of(shadow=number)) for number in range(2, PAIRS + 2)]
+        for number in (5, 3, 9, 3):
+            at.writer.give_back(places[number])
+        at.place(pair_of(shadow=5 + 2))  # used again
+        at.writer.give_back(places[5])
+        found = [at.place(pair_of(shadow=number)).pair for number in (1000, 1001, 1002)]
+        assert found == [places[number].pair for number in (3, 9, 5)]
+
+
 def test_what_is_told_of_a_pair_that_is_gone_counts_for_nobody() -> None:
     with copy_desk() as at:
         place, slot = at.begin(pair_of())

@@ -119,9 +119,39 @@ def test_a_whole_input_can_be_redacted() -> None:
     assert set(inputs_of(iris(redact=("X",))).values()) == {None}
 
 
-def test_where_a_redacted_name_is_nowhere_no_input_is_shown() -> None:
-    shown = inputs_of(iris(redact=("sepal_widht", "petal_width")))
-    assert shown == {"(withheld)": "redact names features that the model has not: sepal_widht"}
+@pytest.mark.parametrize("name", ["sepal_widht", "X[01]", "X[\uff11]", "X[1", "X[-1]", "lable", "label[0]"])
+def test_where_a_redacted_name_is_nowhere_nothing_is_shown(name: str) -> None:
+    made = iris(redact=(name, "petal_width"))
+    why = f"redact names features that the model has not: {name}"
+    assert inputs_of(made) == {"(withheld)": why}
+    worst = next(made.disagreements)
+    assert (worst.primary_value, worst.shadow_value) == (why, why)
+    assert not dict(made.outputs["label"].confusion.items())
+
+
+@pytest.mark.parametrize("name", ["sepal_width", "X.sepal_width", "X[1]", "X"])
+def test_rows_that_are_one_request_without_rows_hide_all_of_an_input_that_has_redacted_columns(name: str) -> None:
+    made = PairComparison(KEY, PairSettings(inputs=True, redact=(name,)), outputs_of(IRIS))
+    made.compare(
+        copy_of({"label": [0, 1]}, [1], inputs={"X": [[1.5] * 4] * 2}, batched=False), answers_of(label=[1, 1]), 1
+    )
+    assert list(inputs_of(made).values()) == [None] * 8
+
+
+def test_a_failure_quotes_inputs_only_where_they_are_kept() -> None:
+    why = "Gather node 'g1' int64: idx=471100 must be within [-3,.5], got secret-7, x"
+    copy = copy_of({"y": [1.0]}, inputs={"X": [471100], "word": ["secret-7"]})
+    for settings, expected in (
+        (PairSettings(inputs=True), why),
+        (PairSettings(), "Gather node 'g1' int64: idx=# must be within [#,#], got (redacted), x"),
+        (
+            PairSettings(inputs=True, redact=("X",)),
+            "Gather node 'g1' int64: idx=# must be within [#,#], got (redacted), x",
+        ),
+    ):
+        made = PairComparison(KEY, settings, outputs_of(REGRESSION))
+        made.fail(copy, why)
+        assert made.failure[1] == expected
 
 
 def test_a_redacted_output_shows_neither_value_nor_classes() -> None:

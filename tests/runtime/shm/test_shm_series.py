@@ -15,11 +15,13 @@ from runtime.shm.publish import KEEP_NONE
 from runtime.shm.series import (
     OVERFLOW,
     OVERFLOW_REFUSED,
+    VARIANT_BYTES,
     PageMismatch,
     Series,
     SeriesKey,
     SeriesReader,
     SeriesWriter,
+    _variant_text,
     bounds_seconds,
     map_page,
 )
@@ -147,6 +149,14 @@ def test_a_name_that_is_cut_has_one_row_over_restarts_too() -> None:
             at.series = SeriesWriter(at.page_segment)
         assert int(at.series.header[USED]) == 3
         assert only(at).counters["requests"] == 3
+
+
+def test_long_variants_of_one_rule_are_told_apart() -> None:
+    rule = "r" * 63
+    names = {_variant_text(f"{rule}/{variant}") for variant in ("a", "b", "c" * 63)}
+    assert len(names) == 3
+    assert all(len(name) == VARIANT_BYTES and name.startswith(rule[:50].encode()) for name in names)
+    assert _variant_text("candidate") == b"candidate"
 
 
 def test_a_writer_killed_in_the_middle_of_a_write_does_not_stop_readers_or_its_successor() -> None:
