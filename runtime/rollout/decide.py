@@ -18,12 +18,15 @@ from dataclasses import replace
 from runtime.rollout.counts import Counts, CountsWentBack, Observation, block_of
 from runtime.rollout.decision import Command, Decision, Verb
 from runtime.rollout.evidence import Evidence, Reading, Says, read, weigh, weigh_replay
-from runtime.rollout.gates import informed_by_replay
+from runtime.rollout.gates import AgreementGate, ErrorGate, LatencyGate, informed_by_replay
 from runtime.rollout.phase import JUDGED, MOVING, NotPossible, Phase, RolloutEvent, advance
 from runtime.rollout.plan import Plan
 from runtime.rollout.rollout import Action, ReplayState, Rollout, actions
 
 Outcome = tuple[Rollout, Decision, tuple[Action, ...]]
+
+COUNTED = (ErrorGate, LatencyGate, AgreementGate)
+"""Gates of what each request brings; rows of drift and means come from elsewhere, and may stay out."""
 
 
 class WrongPlan(ValueError):
@@ -170,8 +173,13 @@ def _progress(
     missing = []
     if seen.active_seconds < rules.min_duration_seconds:
         missing.append(f"{seen.active_seconds:.0f} of {rules.min_duration_seconds:.0f} s")
-    if requests < rules.min_requests:
-        missing.append(f"{requests:,} of {rules.min_requests:,} requests")
+    needed = max(rules.min_requests, 1)  # a candidate that nobody asked has shown nothing
+    gates = plan.in_force(seen.step)
+    silent = [each.gate for each in readings if isinstance(gates[each.gate], COUNTED) and not all(each.rows)]
+    if requests < needed:
+        missing.append(f"{requests:,} of {needed:,} requests")
+    elif silent:  # such as agreement where every copy was shed: that no harm is shown says nothing then
+        missing.append(f"something to compare by {', '.join(silent)}")
     if plan.promote_on == "evidence" and open_gates:
         missing.append(f"safety not yet shown by {', '.join(open_gates)}")
     if not missing and requests > 2 * before.counts.candidate.requests:

@@ -195,6 +195,19 @@ def test_no_traffic_is_never_promoted_and_ends_as_the_plan_says(rule: str, phase
         assert decision.reason == "waits for 0 of 100 requests"
 
 
+def test_no_step_is_passed_by_a_candidate_that_nobody_asked_or_a_gate_that_has_seen_nothing() -> None:
+    """Whatever the plan says of requests; such as agreement where every copy was shed."""
+    nobody = plan_of(gates=ERRORS, steps=[FIVE | {"min_requests": 0, "min_duration_seconds": 0}])
+    after, decision, _ = step(nobody, started(nobody), 100.0, look(started(nobody)))
+    assert (after.phase, decision.reason) == (Phase.CANARY, "waits for 0 of 1 requests")
+    both = FIVE | {"shadow_percent": 10, "min_requests": 0, "min_duration_seconds": 0}
+    shed = plan_of(gates=ERRORS | {"agreement": {}}, steps=[both])
+    rollout = started(shed)
+    for second in range(1, 5):
+        rollout, decision, _ = step(shed, rollout, float(second), look(rollout, 100 * second, 0, 1_900 * second))
+    assert (rollout.phase, decision.reason) == (Phase.CANARY, "waits for something to compare by agreement")
+
+
 def test_no_step_is_passed_by_a_look_that_brings_most_of_its_requests() -> None:
     """As after a pause of control, also where it took longer than the step may: gates have not seen them."""
     plan = plan_of(gates={"errors": {}, "latency": [{}]}, steps=[FIVE | {"max_duration_seconds": 100}])
