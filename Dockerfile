@@ -30,7 +30,7 @@ ENV PATH=/opt/driftgate/bin:$PATH \
     DRIFTGATE_STATE_DIR=/var/lib/driftgate/state
 USER 10001
 # Compiles the kernels as the user who runs them, so that the first start is quick.
-RUN python -c "import gateway.worker.main, gateway.control.main"
+RUN python -c "import gateway.worker.main, gateway.control.main, gateway.shadow.main"
 VOLUME ["/var/lib/driftgate"]
 # gRPC for clients, HTTP for health and metrics; the admin API stays on loopback inside the container
 EXPOSE 8001 8002

@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml constraints.txt protos/build_backend.py $(shell find pr
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools grpcio-tools
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test,lint]'
-	$(RUN) -c 'import gateway.worker.main, gateway.control.main' # compiles the kernels, so that the first start is quick
+	$(RUN) -c 'import gateway.worker.main, gateway.control.main, gateway.shadow.main' # compiles the kernels, so that the first start is quick
 	@touch $@
 
 demo: $(STAMP) ## train models, serve them, load them, swap them, kill a worker, and sum up

@@ -148,12 +148,9 @@ class Fleet:
     async def until(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
         """Waits for a worker's news to make `condition` true; False if the time passed first."""
 
-        async def wait() -> None:
-            async with self._changed:
-                await self._changed.wait_for(condition)
-
         try:
-            await asyncio.wait_for(wait(), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds), self._changed:
+                await self._changed.wait_for(condition)
         except TimeoutError:
             return condition()
         return True

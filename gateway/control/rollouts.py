@@ -156,8 +156,10 @@ class Rollouts:
     async def run(self, tick_seconds: float) -> None:
         """Until it is cancelled."""
         while True:
+            # Not wait_for: cancelled in the moment in which the event is set, it would lose the cancellation.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), tick_seconds)
+                async with asyncio.timeout(tick_seconds):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 await self.tick(self._now())

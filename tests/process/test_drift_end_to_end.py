@@ -40,6 +40,7 @@ STATISTICS = {
 CALM_ROWS = 200_000
 ROWS = 200  # of a request
 SHIFTED = ("mean area", "worst radius")
+SHIFTED_ROWS_PER_SECOND = 10_000
 DELAY_ROWS = 150_000
 """Within which a shift of one standard deviation raises an alarm: a window must fill with such rows, twice."""
 
@@ -156,11 +157,13 @@ def test_a_shift_is_found_where_it_is_and_nothing_before_it(
         assert [e for e in events(receiver, "driftgate.drift.detected") if e["driftgate.drift.role"] == "feature"] == []
 
         shifted = Traffic(client)
+        began = time.monotonic()
         while not set(SHIFTED) <= set(alarmed(drift(gateway))):
             for _ in range(10):
                 shifted.send(shift)
             assert shifted.rows <= DELAY_ROWS
-            time.sleep(0.05)  # so that seconds pass: what is awaited is a window that fills
+            # At a stated rate: what is awaited is a window that fills, which takes seconds however fast the machine is.
+            time.sleep(max(began + shifted.rows / SHIFTED_ROWS_PER_SECOND - time.monotonic(), 0))
         print(f"named after {shifted.rows:,} rows")
 
         while drift(gateway).window.rows > shifted.rows:  # until the window holds nothing else

@@ -133,6 +133,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with (folder / "models" / "declared" / "model.yaml").open("a") as file:
         file.write("route: {rules: [{name: r, when: {x-tier: gold}, to: 2}]}\n")
     with Gateway(folder / "models", folder / "state", workers=WORKERS) as gateway, admin_of(gateway.admin) as admin:
+        assert all(model.served for model in admin.models().values()), gateway.log
         clients = Clients(gateway.grpc)
         yield Served(gateway, admin, clients)
         clients.close()
