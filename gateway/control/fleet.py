@@ -147,7 +147,6 @@ class Fleet:
 
     async def until(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
         """Waits for a worker's news to make `condition` true; False if the time passed first."""
-
         try:
             async with asyncio.timeout(timeout_seconds), self._changed:
                 await self._changed.wait_for(condition)
