@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ class ArtifactCache:
         except OSError as error:
             raise _unwritable(error) from error
         self._numbers = itertools.count()
+        self._publishing = threading.Lock()
         self._held: dict[str, Hold] = {}
         self.seen = SeenVersions(self._folder / "seen.json")
         self._finalizer = weakref.finalize(self, _dispose, self._staging, self._staging_lock, os.getpid())
@@ -158,6 +160,10 @@ class ArtifactCache:
 
     def publish(self, staged: Path, digest: str) -> CachedVersion:
         """Moves a staged version, whole, to where `find` finds it; one that is there already is taken instead."""
+        with self._publishing:  # models of the same files are loaded at once, and one would sweep what another has put
+            return self._publish(staged, digest)
+
+    def _publish(self, staged: Path, digest: str) -> CachedVersion:
         target = self._artifacts / digest.removeprefix("sha256:")
         for _ in range(3):  # another process may publish or sweep the same digest meanwhile
             if (found := self.find(digest)) is not None:

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -259,3 +261,21 @@ def test_sweeping_forgets_what_it_removed(cache):
     cache.keep([kept.digest])
     assert cache.seen.find("r", "m", 1, signature_of(FILES)) == kept.digest
     assert cache.seen.find("r", "m", 2, signature_of(FILES)) is None
+
+
+def test_models_of_the_same_files_may_be_published_at_once(tmp_path):
+    for number in range(40):
+        cache = ArtifactCache(tmp_path / str(number))
+        together = threading.Barrier(4)
+
+        def publish(cache=cache, together=together):
+            with cache.stage() as staging:
+                staging.add("model.onnx", [b"the same"])
+                together.wait()
+                return staging.publish("model.onnx")
+
+        with ThreadPoolExecutor(4) as pool:
+            found = {future.result().digest for future in [pool.submit(publish) for _ in range(4)]}
+        assert len(found) == 1
+        assert cache.find(found.pop()) is not None
+        cache.close()
