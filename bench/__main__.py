@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import signal
 import sys
@@ -24,6 +23,7 @@ from bench.catalogue import OBSERVED, SERVERS, ServerSpec
 from bench.client import BundledClient
 from bench.costs import cost_of, is_of_interest, render_costs
 from bench.load import H2Load
+from bench.machine import machine, versions
 from bench.rounds import Bench, Plan, Results
 from bench.sample import MANY_IN_FLIGHT, Generator, Sample
 from bench.table import render, summarise
@@ -46,13 +46,13 @@ def _choose(_context: click.Context, _parameter: click.Parameter, value: str | N
     return tuple(spec for spec in SERVERS if spec.key in wanted)
 
 
-def _generator(choice: str, request: bytes, folder: Path) -> Generator:
+def generator_of(choice: str, workload: model.Workload, folder: Path) -> Generator:
     if choice == "h2load" or (choice == "auto" and H2Load.installed()):
-        return H2Load(request, folder)
-    return BundledClient(request, folder)
+        return H2Load(workload.request, folder)
+    return BundledClient(workload.request, folder)
 
 
-def _report(round_index: int, spec: ServerSpec, outcome: Sample | str) -> None:
+def report(round_index: int, spec: ServerSpec, outcome: Sample | str) -> None:
     if isinstance(outcome, Sample):
         rates = " and ".join(f"{each.burst.requests_per_second:,.0f}/s" for each in (outcome.many, outcome.one))
         PROGRESS.print(f"round {round_index + 1}  {spec.title}: {rates}, {outcome.errors} errors", highlight=False)
@@ -60,7 +60,7 @@ def _report(round_index: int, spec: ServerSpec, outcome: Sample | str) -> None:
         PROGRESS.print(f"[bold red]{spec.title} failed:[/] {escape(outcome)}", highlight=False)
 
 
-def _caption(bench: Bench) -> str:
+def caption_of(bench: Bench) -> str:
     plan, pair = bench.plan, bench.cores
     where = f"server on core {pair.server}, load on core {pair.load}"
     if pair.shared:
@@ -86,11 +86,8 @@ def _document(bench: Bench, results: Results) -> dict[str, object]:
         "seconds": bench.plan.seconds,
         "warm_up_seconds": bench.plan.warm_up_seconds,
         "cores": asdict(bench.cores),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "kernel": platform.release()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("grpcio", "protobuf", "onnxruntime", "numpy", "opentelemetry-sdk")},
-        },
+        "machine": machine(),
+        "versions": versions(),
         "servers": {key: asdict(row) for key, row in rows.items() if row is not None},
         "costs_of_observing": {key: asdict(cost) for key, cost in costs.items() if cost is not None},
         "cost_of_a_canary": asdict(canary) if canary is not None else None,
@@ -99,14 +96,7 @@ def _document(bench: Bench, results: Results) -> dict[str, object]:
     }
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+def terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
     # Leaves through the context managers, which end the server and remove its folder.
     raise SystemExit(128 + signal.SIGTERM)
 
@@ -125,17 +115,17 @@ def main(
 
     Fails if any server failed, answered wrongly, or lost telemetry that it has not counted.
     """
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     if smoke:
         seconds, rounds = 0.25, 1
     pair = cores.choose()
     with cores.pinned(pair.load), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         workload = model.build(Path(folder))
         plan = Plan(servers, rounds, seconds, warm_up_seconds=seconds * WARM_UP_SHARE)
-        bench = Bench(workload, _generator(load, workload.request, Path(folder)), pair, plan)
-        results = bench.run(_report)
+        bench = Bench(workload, generator_of(load, workload, Path(folder)), pair, plan)
+        results = bench.run(report)
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-    console.print(render(results, servers, _caption(bench)))
+    console.print(render(results, servers, caption_of(bench)))
     if is_of_interest(servers):
         console.print(render_costs(results, servers))
     if canary_cost(results.rounds) is not None:
