@@ -15,7 +15,7 @@ from prometheus_client.samples import Sample as Point
 from bench.catalogue import ServerSpec
 from bench.process import ServerFailed
 from bench.receiver import Received
-from bench.sample import Burst, Exported, Load, Measurement
+from bench.sample import Burst, Exported, Measurement
 from bench.servers import HOST
 
 SETTLE_SECONDS = 5.0
@@ -33,8 +33,8 @@ OF_REQUESTS = "/requests"
 
 
 class Sent:
-    """How many requests a server has had: between `least` and `most`, since those under way when a load ends may or
-    may not have reached it.
+    """How many requests a server has had: between `least` and `most`, since those that failed, and those under way when
+    a load ends, may or may not have reached it.
     """
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class Sent:
         self.least += requests
         self.most += requests
 
-    def add_burst(self, burst: Burst, load: Load) -> None:
-        self.least += burst.requests - burst.failed
-        self.most += burst.requests + load.in_flight
+    def add_burst(self, burst: Burst) -> None:
+        self.least += burst.requests
+        self.most += burst.requests + burst.failed + burst.undecided
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.catalogue import ServerSpec, Site
 from bench.cores import Cores, Usage, own_seconds, strays, used_seconds
 from bench.exports import Sent, objection, settled, summed_up
+from bench.generators import Generators
+from bench.load import unanswered
 from bench.model import Workload
 from bench.probe import REPEATS, reply_bytes
 from bench.process import RunningServer, ServerFailed, free_ports, running
 from bench.receiver import Receiver, receiving
-from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Generator, Load, LoadFailed, Measurement, Sample, unanswered
+from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Load, LoadFailed, Measurement, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Bench:
     workload: Workload
-    generator: Generator
+    generator: Generators
     cores: Cores
     plan: Plan
 
@@ -109,16 +112,17 @@ class Bench:
         expected_bytes = self._checked_reply_bytes(turn)
         if stray := strays(server.tree(), self.cores.server):
             raise ServerFailed(f"threads {stray} may leave core {self.cores.server}")
-        turn.sent.add_burst(self.generator(server.port, load, self.plan.warm_up_seconds), load)
+        generator = self.generator.of(echoes=turn.spec.echoes)
+        turn.sent.add_burst(generator(server.port, load, self.plan.warm_up_seconds))
         before = self._usage(turn)
-        burst = self.generator(server.port, load, self.plan.seconds)
+        burst = generator(server.port, load, self.plan.seconds)
         after = self._usage(turn)
-        turn.sent.add_burst(burst, load)
+        turn.sent.add_burst(burst)
         server.check_alive()
         self._checked_reply_bytes(turn)
         spent = after.since(before)
-        # A failed request has no reply either: the larger count holds both.
-        errors = max(burst.failed, unanswered(burst, load, expected_bytes))
+        # Where the generator does not look at replies, it leaves some requests undecided: their bytes are counted.
+        errors = burst.failed + (unanswered(burst, expected_bytes) if burst.undecided else 0)
         return Measurement(
             burst=burst,
             began_seconds=before.wall_seconds,
@@ -143,7 +147,7 @@ class Bench:
         )
 
     def _checked_reply_bytes(self, turn: Turn) -> int:
-        objection_to = self._not_echoed if turn.spec.echoes else self.workload.objection
+        objection_to = self._not_echoed if turn.spec.echoes else partial(self.workload.objection, 0)
         size = reply_bytes(turn.server.port, self.workload.request, objection_to)
         turn.sent.add(REPEATS)
         return size
