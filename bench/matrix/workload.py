@@ -37,6 +37,13 @@ class Workload:
     def request_bytes(self) -> int:
         return len(self.requests[0])
 
+    def streamed_objection(self, index: int, reply: bytes) -> str | None:
+        """The same of a serialised ModelStreamInferResponse."""
+        response = pb.ModelStreamInferResponse.FromString(reply)
+        if response.error_message:
+            return f"request {index}: {response.error_message}"
+        return self.objection(index, response.infer_response.SerializeToString())
+
     def objection(self, index: int, reply: bytes) -> str | None:
         """Why `reply`, a serialised ModelInferResponse, is not the answer to request `index`; None if it is."""
         response, expected = pb.ModelInferResponse.FromString(reply), self.expected[index]
@@ -67,6 +74,15 @@ def request(model: str, tensors: dict[str, np.ndarray]) -> bytes:
         message.inputs.add(name=name, datatype=PROTOCOL_NAMES[value.dtype.name], shape=value.shape)
         message.raw_input_contents.append(encoded(value))
     return message.SerializeToString()
+
+
+def feeds_of(request: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a serialised request, by name."""
+    message = pb.ModelInferRequest.FromString(request)
+    return {
+        tensor.name: decoded(tensor.datatype, tuple(tensor.shape), raw)
+        for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True)
+    }
 
 
 def session_of(graph: bytes | str) -> onnxruntime.InferenceSession:
