@@ -88,14 +88,14 @@ def _says_ready(port: int, path: str) -> bool:
         connection.close()
 
 
-def _await_ready(spec: ServerSpec, server: RunningServer, site: Site) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def _await_ready(spec: ServerSpec, server: RunningServer, site: Site, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while True:
         server.check_alive()
         if (not spec.has_readyz or _says_ready(site.http_port, spec.ready_path)) and _accepts(site.port):
             return
         if time.monotonic() > deadline:
-            raise ServerFailed(f"not ready after {START_SECONDS:.0f} s: {server.log_tail()}")
+            raise ServerFailed(f"not ready after {seconds:.0f} s: {server.log_tail()}")
         time.sleep(POLL_SECONDS)
 
 
@@ -122,7 +122,9 @@ def _destination(spec: ServerSpec, site: Site) -> dict[str, str]:
 
 
 @contextmanager
-def running(spec: ServerSpec, site: Site, *cores: int) -> Iterator[RunningServer]:
+def running(
+    spec: ServerSpec, site: Site, *cores: int, start_seconds: float = START_SECONDS
+) -> Iterator[RunningServer]:
     """The server, ready, with its whole tree started on `cores`. Raises ServerFailed."""
     if spec.set_up is not None:
         spec.set_up(site)
@@ -140,7 +142,7 @@ def running(spec: ServerSpec, site: Site, *cores: int) -> Iterator[RunningServer
         )
     server = RunningServer(process, site, log_file)
     try:
-        _await_ready(spec, server, site)
+        _await_ready(spec, server, site, start_seconds)
         yield server
     finally:
         _stop(server)

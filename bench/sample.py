@@ -43,7 +43,9 @@ class Burst:
     grpc-status, -1: their stream ended without one. `offered`: requests that were sent or, in an open loop, were due.
     `undecided`: at most so many were under way at the end, of which nothing more is known. `late_p99_ms`: how long
     after it was due an open loop's request was noticed by the generator, which is the generator's own share of a
-    latency. `notes`: what went wrong, for people.
+    latency. `slow`: of answers that took longer than the generator
+    was told to look out for: when, in seconds from the begin and to a tenth, and how many. `notes`: what went wrong,
+    for people.
     """
 
     requests: int
@@ -60,6 +62,7 @@ class Burst:
     offered: int
     undecided: int = 0
     late_p99_ms: float = 0.0
+    slow: tuple[tuple[float, int], ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -20,6 +20,12 @@ def middle_ns(bucket: Any) -> Any:
     return least + ((1 << shift) - 1) / 2
 
 
+def bucket_of(value_ns: int) -> int:
+    """Where a value is counted, as the kernels have it."""
+    shift = max(value_ns.bit_length() - HISTOGRAM_BITS - 1, 0)
+    return (shift << HISTOGRAM_BITS) + (value_ns >> shift)
+
+
 def quantile_ms(counts: Counts, share: float) -> float:
     """The smallest value that at least `share` of the values do not exceed, within 0.05 %; NaN of none."""
     total = int(counts.sum())

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from bench.generator.buffers import Memory, begin_connection, make_state, with_longer_places
-from bench.generator.histogram import quantile_ms
+from bench.generator.histogram import bucket_of, quantile_ms
 from bench.generator.hpack import request_blocks
 from bench.generator.http2 import closing
 from bench.generator.layout import (
@@ -59,7 +59,7 @@ class WireGenerator:
 
     It is asked once for each distinct reply to a request, over the life of the generator: replies are told apart by
     their bytes. `path`: of the RPC; `headers`: sent with each request. What is unanswered `grace_seconds` after a
-    burst's end has failed. Arrivals of an open loop follow from `seed`.
+    burst's end has failed. `slow_ms`: answers that take longer are told of with their time. Arrivals of an open loop follow from `seed`.
     """
 
     name = "wire"
@@ -73,6 +73,7 @@ class WireGenerator:
         *,
         grace_seconds: float = 30.0,
         seed: int = 1,
+        slow_ms: float | None = None,
     ) -> None:
         if not requests:
             raise ValueError("a generator needs at least one request")
@@ -82,6 +83,7 @@ class WireGenerator:
         self._headers = headers
         self._grace_ns = round(grace_seconds * NANO)
         self._seed = seed
+        self.slow_from = None if slow_ms is None else bucket_of(round(slow_ms * 1e6))
         self._memory = Memory.empty()
         self._wrong: dict[int, str] = {}
         """Answers, by their place in the memory, that are objected to, and why."""
@@ -160,6 +162,7 @@ class WireGenerator:
             distinct_replies=int(np.count_nonzero(state.answer["count"])),
             offered=int(run["sent"] if load.rate is None else run["noticed"]),
             late_p99_ms=0.0 if load.rate is None else quantile_ms(state.lateness, 0.99),
+            slow=tuple(burst.slow),
             notes=tuple(notes),
         )
 
@@ -170,6 +173,8 @@ class _Burst:
     def __init__(self, state: State, port: int, generator: WireGenerator) -> None:
         self.state = state
         self.complaints: Counter[int] = Counter()
+        self.slow: list[tuple[float, int]] = []
+        self._slow_count = 0
         self._port = port
         self._generator = generator
         self._sockets: dict[int, socket.socket] = {}
@@ -223,13 +228,24 @@ class _Burst:
         run["begin_ns"] = clock_ns(self.state.pause)
         run["end_ns"] = run["begin_ns"] + length_ns
         run["grace_ns"] = run["end_ns"] + self._generator._grace_ns  # noqa: SLF001
-        while (code := self._drive()) != DONE:
+        while (code := self._drive_and_look()) != DONE:
             if code == GROW:
                 self.state = self._generator.lengthen(self.state)
             elif code == JUDGE:
                 self.state = self._generator.make_room(self.state)
             elif code == BROKEN and not self._mend():
                 return
+
+    def _drive_and_look(self) -> int:
+        """A slice of the loop, and whether slow answers came in it."""
+        code = self._drive()
+        if (slow_from := self._generator.slow_from) is not None:
+            count = int(self.state.latency[slow_from:].sum())
+            if count > self._slow_count:
+                seconds = (clock_ns(self.state.pause) - int(self.state.run[0]["begin_ns"])) / NANO
+                self.slow.append((round(seconds, 1), count - self._slow_count))
+                self._slow_count = count
+        return code
 
     def _drive(self) -> int:
         self.state.run[0]["slice_ns"] = clock_ns(self.state.pause) + SLICE_NS

@@ -20,7 +20,7 @@ Round = Mapping[str, Mapping[str, Measurement]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One load in a server's turn. `share`: an open loop, at this part of the rate that the turn's first step reached."""
+    """One load in a server's turn. `share`: an open loop, at this part of the rate that the first step reached."""
 
     key: str
     title: str
@@ -48,7 +48,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`figure`: of one round, KeyError where it lacks a case; `bound`: what the rounds' median must reach or keep to."""
+    """`figure`: of one round, KeyError where it lacks a case; `bound`: what the rounds' median must keep to."""
 
     title: str
     figure: Callable[[Round], float]

@@ -82,7 +82,21 @@ def _measurement(took: dict[str, float | list[float]]) -> Measurement:
     quantiles = took["quantiles_ms"]
     assert isinstance(quantiles, list)
     runs, seconds, cpu_seconds = int(figures["runs"]), figures["seconds"], figures["cpu_seconds"]
-    burst = Burst(runs, 0, 0, runs / seconds, *quantiles, statuses={0: runs}, distinct_replies=0, offered=runs)
+    p50_ms, p90_ms, p99_ms, p999_ms, longest_ms = quantiles
+    burst = Burst(
+        requests=runs,
+        failed=0,
+        reply_bytes=0,
+        requests_per_second=runs / seconds,
+        p50_ms=p50_ms,
+        p90_ms=p90_ms,
+        p99_ms=p99_ms,
+        p999_ms=p999_ms,
+        longest_ms=longest_ms,
+        statuses={0: runs},
+        distinct_replies=0,
+        offered=runs,
+    )
     return Measurement(
         burst=burst,
         began_seconds=figures["began_seconds"],

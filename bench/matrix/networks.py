@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -38,11 +39,12 @@ def _model(
     return bytes(model.SerializeToString())
 
 
+@cache
 def digits() -> Subject:
     """A perceptron on 8 x 8 pixels, ink from 0 to 16, float32[rows, 64]."""
     pixels, labels = load_digits(return_X_y=True)
     pixels = pixels.astype(np.float32)
-    network = MLPClassifier((64,), alpha=1e-3, max_iter=60, early_stopping=True, random_state=SEED)
+    network = MLPClassifier((64,), alpha=1e-3, max_iter=300, early_stopping=True, random_state=SEED)
     network.fit(pixels / 16, labels)
     (hidden, output), (hidden_bias, output_bias) = network.coefs_, network.intercepts_
     nodes = [
@@ -69,6 +71,7 @@ def digits() -> Subject:
     return Subject("digits", "8 x 8 digits, MLP", graph, {"pixels": pixels}, truth)
 
 
+@cache
 def images() -> Subject:
     """A convolutional network on float32[rows, 3, 224, 224], 120 million multiplications a row, 8.4 MB of weights."""
     random = np.random.default_rng(SEED)
@@ -141,6 +144,7 @@ def _convolved(rows: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
+@cache
 def embedding() -> Subject:
     """Token ids int64[rows, 32] to float32[rows, 384] of length 1: the mean of their vectors, through a dense layer."""
     random = np.random.default_rng(SEED)

@@ -33,7 +33,10 @@ MODEL_COUNTS = (1, 10, 100)
 VERSION_COUNTS = (1, 5, 20)
 FEATURE_COUNTS = (30, 1_000, 10_000)
 
-BOTH_CORES = "Two workers share the two cores with the load: its share of both is `load core`, and is theirs where the load has cores of its own."
+BOTH_CORES = (
+    "one worker has a core of its own; two have both cores, and share them with the load. ratio: to 1 worker\n"
+    "load core: what the load used, in parts of one core; two workers have that back where it runs elsewhere"
+)
 
 
 def _load_for(pool: Workload) -> Load:

@@ -15,10 +15,9 @@ SHADOW_OFF = {"DRIFTGATE_SHADOW__ENABLED": "false"}
 ALL_OFF = TELEMETRY_OFF | STATISTICS_OFF | SHADOW_OFF
 
 SPLIT = "split: {stable: {to: 1, weight: 90}, canary: {to: 2, weight: 10}}"
-COPIES = "shadows: [{to: 3, percent: 10}]"
 CANARY = f"versions: all\nroute: {{{SPLIT}}}\n"
-SHADOW = f"versions: all\ndefault: 1\nroute: {{{COPIES}}}\n"
-CANARY_AND_SHADOW = f"versions: all\nroute: {{{SPLIT}, {COPIES}}}\n"
+SHADOW = f"versions: all\ndefault: 1\nroute: {{shadows: [{{to: 2, percent: 10}}]}}\n"
+CANARY_AND_SHADOW = f"versions: all\nroute: {{{SPLIT}, shadows: [{{to: 3, percent: 10}}]}}\n"
 """Requests have no key: each is drawn. A tenth of the runs is copied."""
 
 PLAIN = ""
@@ -36,7 +35,7 @@ SETTINGS: tuple[tuple[str, str, str, dict[str, str], bool], ...] = (
 )
 """Key, title, model.yaml, environment, whether it exports. The first is what the others are held against."""
 
-VERSIONS = {PLAIN: 1, CANARY: 2, SHADOW: 3, CANARY_AND_SHADOW: 3}
+VERSIONS = {PLAIN: 1, CANARY: 2, SHADOW: 2, CANARY_AND_SHADOW: 3}
 """How many versions a repository with such a model.yaml needs."""
 
 

@@ -94,7 +94,7 @@ def _row(case: Case, step: Step, rounds: Sequence[Round]) -> Row:
         ratio=median(ratios) if ratios else None,
         least_ratio=min(ratios) if ratios else None,
         greatest_ratio=max(ratios) if ratios else None,
-        offered_per_second=None if step.share is None else middle(lambda sample: _offered(sample)),
+        offered_per_second=None if step.share is None else middle(_offered),
         p50_ms=middle(lambda sample: sample.burst.p50_ms),
         p90_ms=middle(lambda sample: sample.burst.p90_ms),
         p99_ms=middle(lambda sample: sample.burst.p99_ms),

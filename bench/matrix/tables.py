@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def _exported(classifier: Any, **how: Any) -> bytes:
     return bytes(graph.SerializeToString())
 
 
+@cache
 def linear() -> Subject:
     rows, labels = _data()
     classifier = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, labels)
@@ -44,6 +46,7 @@ def linear() -> Subject:
     )
 
 
+@cache
 def forest() -> Subject:
     rows, labels = _data()
     classifier = RandomForestClassifier(TREES, min_samples_leaf=5, random_state=SEED).fit(rows, labels)
@@ -52,6 +55,7 @@ def forest() -> Subject:
     )
 
 
+@cache
 def strings() -> Subject:
     numbers, labels = _data()
     numbers = numbers[:, :STRING_COLUMNS]
@@ -63,6 +67,7 @@ def strings() -> Subject:
     return Subject("strings", f"{STRING_COLUMNS} string categories", graph, {"X": rows}, _answers(classifier, rows))
 
 
+@cache
 def wide(features: int) -> Subject:
     """Linear over so many features: the real ones over and over, each copy with noise of its own."""
     rows, labels = _data()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-
 from bench.client import BundledClient
+
 from bench.probe import reply_bytes
 from bench.process import ServerFailed
 from bench.sample import Load, unanswered
