@@ -16,7 +16,7 @@ ALL_OFF = TELEMETRY_OFF | STATISTICS_OFF | SHADOW_OFF
 
 SPLIT = "split: {stable: {to: 1, weight: 90}, canary: {to: 2, weight: 10}}"
 CANARY = f"versions: all\nroute: {{{SPLIT}}}\n"
-SHADOW = f"versions: all\ndefault: 1\nroute: {{shadows: [{{to: 2, percent: 10}}]}}\n"
+SHADOW = "versions: all\ndefault: 1\nroute: {shadows: [{to: 2, percent: 10}]}\n"
 CANARY_AND_SHADOW = f"versions: all\nroute: {{{SPLIT}, shadows: [{{to: 3, percent: 10}}]}}\n"
 """Requests have no key: each is drawn. A tenth of the runs is copied."""
 
