@@ -20,7 +20,7 @@ from bench.matrix.sections import SECTIONS as INTERLEAVED
 from bench.matrix.single import SINGLE
 
 SECTIONS: tuple[Section, ...] = (*INTERLEAVED, *SINGLE)
-TABLE_WIDTH = 190
+TABLE_WIDTH = 200
 PROGRESS = Console(stderr=True, width=None if sys.stderr.isatty() else TABLE_WIDTH)
 NAMES = [section.name for section in SECTIONS]
 
@@ -49,10 +49,18 @@ def _write(file: Path, outcomes: dict[str, Outcome], setting: Setting) -> None:
 @click.option("--seconds", default=2.0, show_default=True, help="Length of each load.", type=click.FloatRange(0.1))
 @click.option("--rounds", default=5, show_default=True, help="Times each case is measured.", type=click.IntRange(1))
 @click.option("--minutes", default=10.0, show_default=True, help="Of the section tail.", type=click.FloatRange(0.05))
+@click.option("--cases", default="*", show_default=True, help="Some of the cases, as images-*,linear-*.")
 @click.option("--smoke", is_flag=True, help="One short round: shows that everything runs; its figures mean nothing.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all samples there.")
 def main(
-    *, names: tuple[str, ...], seconds: float, rounds: int, minutes: float, smoke: bool, json_file: Path | None
+    *,
+    names: tuple[str, ...],
+    seconds: float,
+    rounds: int,
+    minutes: float,
+    cases: str,
+    smoke: bool,
+    json_file: Path | None,
 ) -> None:
     """Measure sections of the matrix, all of them where none is named, and print their tables."""
     signal.signal(signal.SIGTERM, terminated)
@@ -62,7 +70,9 @@ def main(
     outcomes: dict[str, Outcome] = {}
     pair = cores.choose()
     with cores.pinned(pair.load), tempfile.TemporaryDirectory(prefix="bench-matrix-") as folder:
-        setting = Setting(Path(folder), pair, rounds, seconds, seconds * WARM_UP_SHARE, minutes, _tell)
+        setting = Setting(
+            Path(folder), pair, rounds, seconds, seconds * WARM_UP_SHARE, minutes, _tell, tuple(cases.split(","))
+        )
         for section in SECTIONS:
             if names and section.name not in names:
                 continue

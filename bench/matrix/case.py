@@ -20,13 +20,17 @@ Round = Mapping[str, Mapping[str, Measurement]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One load in a server's turn. `share`: an open loop, at this part of the rate that the first step reached."""
+    """One load in a server's turn. `share`: an open loop, at this part of the rate that the first step reached.
+
+    `times_longer`: than the setting's length, where a request is so much work that few would be counted.
+    """
 
     key: str
     title: str
     workload: Workload
     load: Load
     share: float | None = None
+    times_longer: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How all is measured. `tell`: a line for whoever watches; `minutes`: of the long run."""
+    """How all is measured. `tell`: a line for whoever watches; `minutes`: of the long run.
+
+    `only`: patterns as in a shell, of which a case's key must match one.
+    """
 
     folder: Path
     cores: Cores
@@ -70,6 +77,7 @@ class Setting:
     warm_up_seconds: float
     minutes: float
     tell: Callable[[str], None]
+    only: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, slots=True)

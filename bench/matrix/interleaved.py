@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +40,8 @@ class Interleaved:
     def run(self, setting: Setting) -> Outcome:
         folder = setting.folder / self.name
         folder.mkdir()
-        cases = self.cases(folder)
+        made = self.cases(folder)
+        cases = tuple(case for case in made if any(fnmatchcase(case.key, only) for only in setting.only))
         results = rounds_of(cases, setting, Generators())
         rows = rows_of(cases, results.rounds)
         judged = verdicts(self.claims, results.rounds)
@@ -116,9 +118,15 @@ def rounds_of(cases: tuple[Case, ...], setting: Setting, generators: Generators)
 def _measured(case: Case, setting: Setting, generators: Generators) -> dict[str, Measurement]:
     """All of a case's steps. Raises ServerFailed, LoadFailed."""
     if case.spec is None:
-        seconds, warm_up_seconds, core = setting.seconds, setting.warm_up_seconds, setting.cores.server
         return {
-            step.key: limit.measure(case.graph, step.workload, seconds, warm_up_seconds, core) for step in case.steps
+            step.key: limit.measure(
+                case.graph,
+                step.workload,
+                step.times_longer * setting.seconds,
+                setting.warm_up_seconds,
+                setting.cores.server,
+            )
+            for step in case.steps
         }
     cores = setting.cores
     on = frozenset((cores.server, cores.load) if case.both_cores else (cores.server,))
@@ -142,4 +150,4 @@ def measure(turn: Turn, step: Step, setting: Setting, generators: Generators, ca
     load = step.load if step.share is None else replace(step.load, rate=step.share * capacity)
     generator = generators.of(workload, echoes=echoes, streaming=load.streaming)
     question = Question.first_of(workload.requests, workload.objection, echoes=echoes)
-    return turn.measure(generator, question, load, setting.seconds, setting.warm_up_seconds)
+    return turn.measure(generator, question, load, step.times_longer * setting.seconds, setting.warm_up_seconds)

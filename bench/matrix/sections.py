@@ -23,6 +23,8 @@ HEAVY_BYTES = 64 << 10
 HUGE_BYTES = 4 << 20
 """Of a request: above it fewer are in flight, since each is more work than a batch of small ones."""
 
+HUGE_TIMES_LONGER = 4.0
+
 SHAPES = ((1, 1), (1, 16), (1, 64), (4, 16), (16, 4), (64, 1), (16, 16), (64, 16))
 """Connections, and requests in flight on each: 1, 16, 64, 256 and 1,024 in flight."""
 
@@ -58,7 +60,13 @@ def models(folder: Path) -> tuple[Case, ...]:
         root, graph = _all_on(subject, folder / subject.name)
         pools = [workload(subject, rows) for rows in ROWS]
         steps = tuple(
-            Step(f"{subject.name}-{pool.rows}", f"{subject.title}, {_shape(_load_for(pool))}", pool, _load_for(pool))
+            Step(
+                f"{subject.name}-{pool.rows}",
+                f"{subject.title}, {_shape(_load_for(pool))}",
+                pool,
+                _load_for(pool),
+                times_longer=HUGE_TIMES_LONGER if pool.request_bytes > HUGE_BYTES else 1,
+            )
             for pool in pools
         )
         limit = f"{subject.name}-limit"

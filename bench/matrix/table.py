@@ -188,12 +188,16 @@ def _cells(row: Row) -> list[str]:
         _figure(row.requests_per_second),
         f"{_figure(row.least)}-{_figure(row.greatest)}",
         "-" if row.ratio is None else f"{row.ratio:.2f}",
-        *(f"{ms:.3g}" for ms in (row.p50_ms, row.p90_ms, row.p99_ms, row.p999_ms, row.longest_ms)),
+        *(_milliseconds(ms) for ms in (row.p50_ms, row.p90_ms, row.p99_ms, row.p999_ms, row.longest_ms)),
         _figure(row.cpu_us_per_request),
         f"{row.load_busy:.0%}{' !' if row.load_busy > LOAD_BOUND else ''}",
         f"{row.others_busy:.0%}{' !' if row.others_busy > DISTURBED else ''}",
         f"[bold red]{row.errors:,}[/]" if row.errors else "0",
     ]
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
 def _figure(value: float) -> str:
