@@ -7,10 +7,6 @@ from itertools import count
 
 import grpc
 import pytest
-<<<<<<< HEAD
-from bench.client import BundledClient
-=======
->>>>>>> load
 
 from bench.probe import reply_bytes
 from bench.process import ServerFailed

@@ -5,15 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.client import BundledClient
 from support.receiver import OtlpReceiver
 
 from bench import cores, model
 from bench.catalogue import EXPORTING, SDK, ServerSpec, Site
-<<<<<<< HEAD
-=======
 from bench.generators import generator_of
->>>>>>> load
 from bench.model import Workload
 from bench.probe import REPEATS, reply_bytes
 from bench.process import free_ports, running
