@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import signal
 import sys
@@ -23,6 +22,7 @@ from bench.canary import canary_cost, render_canary
 from bench.catalogue import OBSERVED, SERVERS, ServerSpec
 from bench.costs import cost_of, is_of_interest, render_costs
 from bench.generators import Choice, generator_of
+from bench.machine import machine, versions
 from bench.rounds import Bench, Plan, Results
 from bench.sample import MANY_IN_FLIGHT, Sample
 from bench.table import render, summarise
@@ -82,24 +82,14 @@ def _document(bench: Bench, results: Results) -> dict[str, object]:
         "seconds": bench.plan.seconds,
         "warm_up_seconds": bench.plan.warm_up_seconds,
         "cores": asdict(bench.cores),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "kernel": platform.release()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("grpcio", "protobuf", "onnxruntime", "numpy", "opentelemetry-sdk")},
-        },
+        "machine": machine(),
+        "versions": versions(),
         "servers": {key: asdict(row) for key, row in rows.items() if row is not None},
         "costs_of_observing": {key: asdict(cost) for key, cost in costs.items() if cost is not None},
         "cost_of_a_canary": asdict(canary) if canary is not None else None,
         "failures": results.failures,
         "samples": [{key: asdict(sample) for key, sample in samples.items()} for samples in results.rounds],
     }
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def terminated(_signal: int, _frame: FrameType | None) -> NoReturn:

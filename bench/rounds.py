@@ -59,19 +59,25 @@ class Bench:
         """A server that fails is left out of the rounds that follow; `report` hears of each sample or failure."""
         results = Results(rounds=[], failures={})
         for round_index in range(self.plan.rounds):
-            samples: dict[str, Sample] = {}
-            results.rounds.append(samples)
-            # Another one starts each round: what the place in a round does to a server, it does to all.
-            start = round_index % len(self.plan.servers)
-            for spec in self.plan.servers[start:] + self.plan.servers[:start]:
-                if spec.key in results.failures:
-                    continue
-                try:
-                    samples[spec.key] = self.sample(spec)
-                except (ServerFailed, LoadFailed) as error:
-                    results.failures[spec.key] = str(error)
-                report(round_index, spec, samples.get(spec.key) or results.failures[spec.key])
+            self.round(round_index, results, report)
         return results
+
+    def round(
+        self, round_index: int, results: Results, report: Callable[[int, ServerSpec, Sample | str], None]
+    ) -> None:
+        """One more round, added to `results`."""
+        samples: dict[str, Sample] = {}
+        results.rounds.append(samples)
+        # Another one starts each round: what the place in a round does to a server, it does to all.
+        start = round_index % len(self.plan.servers)
+        for spec in self.plan.servers[start:] + self.plan.servers[:start]:
+            if spec.key in results.failures:
+                continue
+            try:
+                samples[spec.key] = self.sample(spec)
+            except (ServerFailed, LoadFailed) as error:
+                results.failures[spec.key] = str(error)
+            report(round_index, spec, samples.get(spec.key) or results.failures[spec.key])
 
     def sample(self, spec: ServerSpec) -> Sample:
         """A fresh process under both loads. Raises ServerFailed, LoadFailed."""
@@ -87,11 +93,12 @@ class Bench:
                 model_file=self.workload.model_file,
                 folder=folder,
                 otlp_port=receiver.port if receiver is not None else 0,
+                otlp_http_port=receiver.http_port if receiver is not None else 0,
             )
             with running(spec, site, self.cores.server) as server:
                 turn = Turn(spec, server, receiver, Sent())
                 many, one = (self._measure(turn, load) for load in (MANY_IN_FLIGHT, ONE_IN_FLIGHT))
-                recorded = settled(http_port) if spec.exports else None
+                recorded = settled(spec, http_port) if spec.exports else None
             if receiver is None or recorded is None:
                 return Sample(many, one)
             # The server has ended, and with it its last export.
