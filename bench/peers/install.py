@@ -85,4 +85,4 @@ def _run(command: list[str]) -> None:
 def last_line(text: str) -> str:
     """Of pip's complaint: its last line says what is wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return lines[-1].removeprefix("ERROR: ") if lines else ""

@@ -140,7 +140,7 @@ def test_a_peer_is_installed_once_and_again_when_its_packages_change(
 
 
 def test_pips_complaint_is_its_last_line() -> None:
-    assert last_line("looking\nERROR: No matching distribution found\n\n") == "ERROR: No matching distribution found"
+    assert last_line("looking\nERROR: No matching distribution found\n\n") == "No matching distribution found"
     assert last_line("") == ""
 
 
