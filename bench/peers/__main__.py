@@ -66,7 +66,9 @@ def _caption(bench: Bench, missing: dict[str, str]) -> str:
     ]
     return (
         f"{caption_of(bench)}, {', '.join(shown)}\n"
-        "ratios: medians, least and greatest of the rounds' own; above 1 driftgate is the faster, in both columns"
+        "all on to it: driftgate's rate with all on to the server's; its to all on's: the server's p50 to driftgate's; "
+        "above 1 driftgate is the faster\n"
+        "ratios: medians, least and greatest of the rounds' own"
     )
 
 
