@@ -18,30 +18,18 @@ from bench.table import DISTURBED, load_core
 
 HEADINGS = (
     "server",
-    "req/s
-@64",
-    "least-
-greatest",
-    "all on
-to it",
-    "least-
-greatest",
-    "p99 ms
-@64",
-    "p50 ms
-@1",
-    "its to
-all on's",
-    "least-
-greatest",
-    "spans
-lost",
-    "req/CPU
-s @64",
-    "others on
-a core",
-    "load
-core",
+    "req/s\n@64",
+    "least-\ngreatest",
+    "all on\nto it",
+    "least-\ngreatest",
+    "p99 ms\n@64",
+    "p50 ms\n@1",
+    "its to\nall on's",
+    "least-\ngreatest",
+    "spans\nlost",
+    "req/CPU\ns @64",
+    "others on\na core",
+    "load\ncore",
     "errors",
 )
 LIMIT_HEADINGS = (
