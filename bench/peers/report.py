@@ -59,7 +59,9 @@ def limit_rows(results: Results, limits: list[dict[int, Limit]]) -> list[list[st
 
 
 def table(title: str | None, headings: tuple[str, ...], rows: list[list[str]], caption: str | None = None) -> Table:
-    made = Table(title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    made = Table(
+        title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True
+    )
     for place, heading in enumerate(headings):
         made.add_column(heading, justify="right" if place else "left", no_wrap=True)
     for row in rows:
