@@ -65,6 +65,13 @@ class Workload:
                 return f"{output.name} is {value.tolist()}, expected {expected.tolist()}"
         return None
 
+    def stream_objection(self, index: int, reply: bytes) -> str | None:
+        """The same of a serialised ModelStreamInferResponse."""
+        response = pb.ModelStreamInferResponse.FromString(reply)
+        if response.error_message:
+            return f"an error in place of an answer: {response.error_message}"
+        return self.objection(index, response.infer_response.SerializeToString())
+
 
 def _request(row: np.ndarray) -> bytes:
     """row: float32[1, 30]."""

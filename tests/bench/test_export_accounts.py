@@ -3,12 +3,13 @@
 import dataclasses
 
 import pytest
+from support.bursts import burst
 
 from bench.catalogue import EXPORTING, SDK
 from bench.exports import Recorded, Sent, objection, read_recorded, read_triton, summed_up
 from bench.process import ServerFailed
 from bench.receiver import Received
-from bench.sample import Burst, Load, Measurement
+from bench.sample import Measurement
 
 METRICS = """\
 # TYPE driftgate_requests_total counter
@@ -80,13 +81,19 @@ def test_metrics_that_count_no_requests_are_refused() -> None:
         read_recorded("# TYPE other gauge\nother 1\n")
 
 
-def test_a_burst_leaves_open_whether_what_was_under_way_at_its_end_arrived() -> None:
-    load = Load(connections=4, streams=16)
+def test_an_orderly_burst_says_exactly_what_a_server_was_sent() -> None:
     found = Sent()
     found.add(3)
-    found.add_burst(Burst(1000, 5, 0, 1.0, 1.0, 1.0), load)
+    found.add_burst(burst(requests=1000))
 
-    assert (found.least, found.most) == (998, 1067)
+    assert (found.least, found.most) == (1003, 1003)
+
+
+def test_a_burst_leaves_open_whether_what_failed_or_was_under_way_at_its_end_arrived() -> None:
+    found = Sent()
+    found.add_burst(burst(requests=1000, failed=5, undecided=64))
+
+    assert (found.least, found.most) == (1000, 1069)
 
 
 def test_spans_that_all_arrive_leave_nothing_to_object() -> None:
@@ -124,7 +131,7 @@ def test_more_spans_than_requests_fail_the_row() -> None:
 
 
 def test_a_server_that_counts_no_drops_loses_what_did_not_arrive() -> None:
-    many = Measurement(Burst(500, 0, 0, 1.0, 1.0, 1.0), 10.0, 12.0, 0, 0.9, 0.2, 0.1, 0.0, 1.0)
+    many = Measurement(burst(requests=500), 10.0, 12.0, 0, 0.9, 0.2, 0.1, 0.0, 1.0)
 
     assert objection(SDK, sent(1000), recorded(1000), received(800, log_records=0)) is None
     exported = summed_up(recorded(1000), received(800), many)
@@ -132,7 +139,7 @@ def test_a_server_that_counts_no_drops_loses_what_did_not_arrive() -> None:
 
 
 def test_spans_in_time_are_those_received_while_the_load_ran() -> None:
-    many = Measurement(Burst(500, 0, 0, 1.0, 1.0, 1.0), 10.0, 12.0, 0, 0.9, 0.2, 0.1, 0.0, 1.0)
+    many = Measurement(burst(requests=500), 10.0, 12.0, 0, 0.9, 0.2, 0.1, 0.0, 1.0)
 
     assert summed_up(recorded(1000), received(1000), many).in_time_64 == 1.0
 
