@@ -7,14 +7,12 @@ from bench.peers import mlserver, triton
 from bench.peers.install import Home, NotInstalled
 
 NAMES = ("mlserver", "triton")
-KEYS = ("mlserver", "mlserver-batched", "triton", "triton-traced")
-
-BATCHED = mlserver.Settings(max_batch=64, max_batch_seconds=0.005)
-"""Both are shown: under load this is the faster, while one request alone waits the whole time for others."""
+KEYS = ("mlserver", "triton", "triton-traced")
 
 MLSERVER_TRIED = {
     "mlserver-batch-100us": mlserver.Settings(max_batch=64, max_batch_seconds=0.0001),
     "mlserver-batch-1ms": mlserver.Settings(max_batch=64, max_batch_seconds=0.001),
+    "mlserver-batch-5ms": mlserver.Settings(max_batch=64, max_batch_seconds=0.005),
     "mlserver-batch-10ms": mlserver.Settings(max_batch=64, max_batch_seconds=0.01),
     "mlserver-batch-of-16": mlserver.Settings(max_batch=16, max_batch_seconds=0.005),
 }
@@ -39,7 +37,6 @@ def chosen() -> tuple[list[ServerSpec], dict[str, str]]:
         missing["mlserver"] = str(reason)
     else:
         specs.append(mlserver.spec(home, "mlserver", "MLServer + onnxruntime", mlserver.Settings()))
-        specs.append(mlserver.spec(home, "mlserver-batched", "MLServer, batches of 5 ms", BATCHED))
     try:
         home = triton.home()
     except NotInstalled as reason:
