@@ -24,6 +24,7 @@ from bench.rounds import Bench, Plan, Results
 OWN = (AIO_ECHO, SYNC_ECHO, AIO_ONNX, SYNC_ONNX, QUEUE_ECHO, UNOBSERVED, ALL_ON)
 DEFAULT = (*KEYS, *(spec.key for spec in OWN))
 PACKAGES_SHOWN = {"mlserver": ("mlserver",), "triton": ("nvidia-pytriton",)}
+SERVERS_HELP = f"Some of: {','.join(DEFAULT)}; of the settings that were tried: {','.join(TRIED)}."
 
 
 def _choose(_context: click.Context, _parameter: click.Parameter, value: str | None) -> frozenset[str]:
@@ -72,7 +73,7 @@ def _caption(bench: Bench, missing: dict[str, str]) -> str:
 @click.command()
 @click.option("--seconds", default=1.5, show_default=True, help="Length of each load.", type=click.FloatRange(0.1))
 @click.option("--rounds", default=5, show_default=True, help="Times each server is measured.", type=click.IntRange(1))
-@click.option("--servers", callback=_choose, help=f"Some of: {','.join(DEFAULT)}; of settings that were tried: {','.join(TRIED)}.")
+@click.option("--servers", callback=_choose, help=SERVERS_HELP)
 @click.option("--load", type=click.Choice(get_args(Choice)), default="wire", show_default=True)
 @click.option("--settings", is_flag=True, help="The peers alone, with all settings that were tried, not --servers.")
 @click.option("--strict", is_flag=True, help="Fail too where a peer cannot be set up.")
