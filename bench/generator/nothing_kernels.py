@@ -16,7 +16,7 @@ from bench.generator.http2 import (
 )
 from bench.generator.layout import EVENT_BYTES, EVENT_DATA_AT, EVENTS
 from bench.generator.send_kernels import put_frame, put_word
-from bench.generator.system_kernels import copy, load32, move, receive, send, wait
+from bench.generator.system_kernels import copy, load32, move, receive, send, wait, word
 from runtime.kernels import kernel
 
 ROOM_BYTES = 1 << 20
@@ -37,16 +37,14 @@ _INT64 = types.Array(int64, 1, "C")
 
 @kernel(int64(_BYTES, int64, int64, _BYTES, int64, _INT64), allocates=False)
 def _answer(inbox, at, end, outbox, to, taken):  # type: ignore[no-untyped-def]
-    """Frames of inbox[at:end] answered into outbox from `to`; taken: int64[3], bytes dealt with, written, unreturned."""
+    """Frames of inbox[at:end], answered into outbox; taken: int64[3], bytes dealt with, written, not given back."""
     start, begin = at, to
     while end - at >= FRAME_HEADER_BYTES:
         length = int64(inbox[at]) << 16 | int64(inbox[at + 1]) << 8 | int64(inbox[at + 2])
         if end - at < FRAME_HEADER_BYTES + length:
             break
         kind, flags = int64(inbox[at + 3]), int64(inbox[at + 4])
-        stream = (
-            int64(inbox[at + 5]) << 24 | int64(inbox[at + 6]) << 16 | int64(inbox[at + 7]) << 8 | int64(inbox[at + 8])
-        )
+        stream = word(inbox, at + 5)
         at += FRAME_HEADER_BYTES
         if kind == SETTINGS and not flags & ACK:
             put_frame(outbox, to, 0, SETTINGS, ACK, 0)

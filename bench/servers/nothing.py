@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 0.05
 
 def accepted(listener: socket.socket) -> list[socket.socket]:
     """Those of one load, with HTTP/2's greetings exchanged. A connection that says nothing is no load's."""
-    links = []
+    links: list[socket.socket] = []
     listener.settimeout(None)
     while True:
         try:
