@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -28,11 +29,12 @@ LOADS = (
 )
 REQUEST_BYTES = 146
 POOL = 256
+TABLE_WIDTH = 120
 
 
 def _cells(load: Load, bursts: list[Burst], cpu_us: list[float]) -> list[str]:
     def middle(name: str) -> float:
-        return median(getattr(burst, name) for burst in bursts)
+        return float(median(getattr(burst, name) for burst in bursts))
 
     return [
         f"{load.connections} x {load.streams}",
@@ -71,7 +73,7 @@ def main(rounds: int, seconds: float) -> None:
         "in flight",
         "due/s",
         "requests/s",
-        "CPU µs a request",
+        "CPU µs",
         "p50 µs",
         "p99 µs",
         "late p99 µs",
@@ -80,7 +82,8 @@ def main(rounds: int, seconds: float) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for load in LOADS:
         table.add_row(*_cells(load, taken[load], cpu_us[load]))
-    Console().print(table)
+    table.caption = "CPU µs: of the generator, a request; late: how long after it was due a request was noticed"
+    Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table)
 
 
 if __name__ == "__main__":
