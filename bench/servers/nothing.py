@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 0.05
 
 
 def accepted(listener: socket.socket) -> list[socket.socket]:
-    """Those of one load, with HTTP/2's greetings exchanged. A connection that says nothing is no load's."""
+    """Those of one load. A connection that does not greet is no load's."""
     links: list[socket.socket] = []
     listener.settimeout(None)
     while True:
@@ -28,7 +28,6 @@ def accepted(listener: socket.socket) -> list[socket.socket]:
         link.settimeout(1.0)
         if link.recv(len(PREFACE), socket.MSG_WAITALL) == PREFACE:
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link.sendall(frame(SETTINGS, 0, 0, b""))
             link.setblocking(True)
             links.append(link)
             listener.settimeout(PATIENCE_SECONDS)
@@ -46,6 +45,7 @@ def main(port: int) -> None:
             with select.epoll() as epoll:
                 for link in links:
                     epoll.register(link.fileno(), select.EPOLLIN)
+                    link.sendall(frame(SETTINGS, 0, 0, b""))  # the load begins when it has this of each
                 serve(epoll.fileno(), events, pause, taken, fills, inbox, np.zeros(MOST_FILES, np.int64), outbox)
             for link in links:
                 link.close()
