@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 MODELS ?= .demo/models
 
-.PHONY: demo serve test lint format bench docs clean
+.PHONY: demo serve test lint format bench bench-peers docs clean
 
 $(STAMP): pyproject.toml constraints.txt protos/build_backend.py $(shell find protos -name '*.proto')
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "driftgate needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -38,8 +38,11 @@ format: $(STAMP)
 bench: $(STAMP) ## driftgate beside stock gRPC servers, one core each, one table
 	$(RUN) -m bench
 
+bench-peers: $(STAMP) ## driftgate beside MLServer and Triton, which are set up in .bench/peers, one core each
+	$(RUN) -m bench.peers
+
 docs: $(STAMP) ## the generated reference
 	$(RUN) docs/generate.py
 
 clean:
-	rm -rf $(VENV) .demo build dist *.egg-info gateway/wire/pb
+	rm -rf $(VENV) .bench .demo build dist *.egg-info gateway/wire/pb

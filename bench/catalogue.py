@@ -57,7 +57,7 @@ class ServerSpec:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def _module(name: str, *, with_model: bool = False) -> Callable[[Site], list[str]]:
+def module_command(name: str, *, with_model: bool = False) -> Callable[[Site], list[str]]:
     def command(site: Site) -> list[str]:
         model = [str(site.model_file)] if with_model else []
         return [sys.executable, "-m", f"bench.servers.{name}", str(site.port), *model]
@@ -76,18 +76,18 @@ def _driftgate(site: Site) -> list[str]:
 
 
 def _sdk_gateway(site: Site) -> list[str]:
-    return [*_module("sdk_gateway")(site), str(site.http_port), str(site.model_file)]
+    return [*module_command("sdk_gateway")(site), str(site.http_port), str(site.model_file)]
 
 
 QUEUE = {"DRIFTGATE_TRANSPORT": "queue"}
 EXPORT_METRICS_OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "500"}
 """Milliseconds. By default it is a minute, and no load would hold an export."""
 
-AIO_ECHO = ServerSpec("aio-echo", "grpc.aio echo", _module("aio_echo"), echoes=True)
-SYNC_ECHO = ServerSpec("sync-echo", "grpc.server echo", _module("sync_echo"), echoes=True)
-AIO_ONNX = ServerSpec("aio-onnx", "grpc.aio + onnxruntime", _module("aio_onnx", with_model=True))
-SYNC_ONNX = ServerSpec("sync-onnx", "grpc.server + onnxruntime", _module("sync_onnx", with_model=True))
-QUEUE_ECHO = ServerSpec("queue-echo", "completion-queue echo", _module("queue_echo"), echoes=True)
+AIO_ECHO = ServerSpec("aio-echo", "grpc.aio echo", module_command("aio_echo"), echoes=True)
+SYNC_ECHO = ServerSpec("sync-echo", "grpc.server echo", module_command("sync_echo"), echoes=True)
+AIO_ONNX = ServerSpec("aio-onnx", "grpc.aio + onnxruntime", module_command("aio_onnx", with_model=True))
+SYNC_ONNX = ServerSpec("sync-onnx", "grpc.server + onnxruntime", module_command("sync_onnx", with_model=True))
+QUEUE_ECHO = ServerSpec("queue-echo", "completion-queue echo", module_command("queue_echo"), echoes=True)
 
 DRIFTGATE = ServerSpec("driftgate", "driftgate, queue", _driftgate, has_readyz=True, environment=QUEUE)
 CANARY = ServerSpec(

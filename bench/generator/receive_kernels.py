@@ -52,17 +52,12 @@ from bench.generator.layout import (
     WENT_AWAY,
 )
 from bench.generator.send_kernels import control, drop_pending, give_back, mark, reset_stream, retire
-from bench.generator.system_kernels import EAGAIN, clock_ns, copy, move, receive
-from runtime.kernels import inline, kernel
+from bench.generator.system_kernels import EAGAIN, clock_ns, copy, move, receive, word
+from runtime.kernels import kernel
 
 _BYTES = types.Array(uint8, 1, "C")
 PREFIX_BYTES = 5
 _RESERVED = 0x7FFFFFFF
-
-
-@inline
-def _word(data, at):  # type: ignore[no-untyped-def]
-    return int64(data[at]) << 24 | int64(data[at + 1]) << 16 | int64(data[at + 2]) << 8 | int64(data[at + 3])
 
 
 @kernel(int64(STATE, int64, int64), allocates=False)
@@ -142,7 +137,7 @@ def _take_data(state, c, s, at, size, now_ns):  # type: ignore[no-untyped-def]
     while at < end:
         here = end - at
         if slot.fill == 0 and here >= PREFIX_BYTES:
-            length = _word(state.inbox, at + 1)
+            length = word(state.inbox, at + 1)
             if here >= PREFIX_BYTES + length:  # the usual case: it need not be put together
                 if length > run.aside_bytes - run.aside_fill:
                     run.need_bytes = length
@@ -155,7 +150,7 @@ def _take_data(state, c, s, at, size, now_ns):  # type: ignore[no-untyped-def]
         if slot.fill < PREFIX_BYTES:
             taken = min(PREFIX_BYTES - slot.fill, here)
         else:
-            length = _word(state.assembly, place + 1)
+            length = word(state.assembly, place + 1)
             if PREFIX_BYTES + length > run.place_bytes:
                 run.need_bytes = PREFIX_BYTES + length
                 return GROW
@@ -167,7 +162,7 @@ def _take_data(state, c, s, at, size, now_ns):  # type: ignore[no-untyped-def]
         slot.fill += taken
         at += taken
         connection.frame_done += taken
-        if slot.fill >= PREFIX_BYTES and slot.fill == PREFIX_BYTES + _word(state.assembly, place + 1):
+        if slot.fill >= PREFIX_BYTES and slot.fill == PREFIX_BYTES + word(state.assembly, place + 1):
             slot.bad |= int64(state.assembly[place])
             _take_message(state, c, s, state.assembly, place + PREFIX_BYTES, slot.fill - PREFIX_BYTES, now_ns)
             slot.fill = 0
@@ -180,7 +175,7 @@ def _take_settings(state, c, at, end):  # type: ignore[no-untyped-def]
     connection = state.connection[c]
     while at + 6 <= end:
         name = int64(state.inbox[at]) << 8 | int64(state.inbox[at + 1])
-        value = _word(state.inbox, at + 2)
+        value = word(state.inbox, at + 2)
         at += 6
         if name == HEADER_TABLE_SIZE:
             if value < TABLE_BYTES and connection.tableless == 0:
@@ -310,7 +305,7 @@ def _take_frame(state, c, kind, flags, stream, at, length, now_ns):  # type: ign
     elif kind == CONTINUATION:
         _continue_headers(state, c, flags, at, end, now_ns)
     elif kind == WINDOW_UPDATE and length == 4:
-        amount = _word(state.inbox, begin) & _RESERVED
+        amount = word(state.inbox, begin) & _RESERVED
         if stream == 0:
             connection.window += amount
             mark(state, c)
@@ -332,7 +327,7 @@ def _take_frame(state, c, kind, flags, stream, at, length, now_ns):  # type: ign
             drop_pending(state, c, s)
             _finish(state, c, s, -1, now_ns)
     elif kind == GOAWAY and length >= 8:
-        _go_away(state, c, _word(state.inbox, begin) & _RESERVED, now_ns)
+        _go_away(state, c, word(state.inbox, begin) & _RESERVED, now_ns)
     return 0
 
 
@@ -353,7 +348,7 @@ def parse(state, c, now_ns):  # type: ignore[no-untyped-def]
             break
         kind = int64(state.inbox[head + 3])
         flags = int64(state.inbox[head + 4])
-        stream = _word(state.inbox, head + 5) & _RESERVED
+        stream = word(state.inbox, head + 5) & _RESERVED
         code = _take_frame(state, c, kind, flags, stream, head + FRAME_HEADER_BYTES, length, now_ns)
         if code != 0 or connection.state == DEAD:
             break

@@ -11,7 +11,7 @@ from numba import int32, int64, types, uint8, uint64
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from runtime.kernels import kernel
+from runtime.kernels import inline, kernel
 
 _BYTES = types.Array(uint8, 1, "C")
 _NUMBERS = types.Array(int64, 1, "C")
@@ -112,6 +112,12 @@ def copy(into, at, source, start, size):  # type: ignore[no-untyped-def]
 def move(array, at, start, size):  # type: ignore[no-untyped-def]
     """Within one array; the two may overlap."""
     _move(address(array, at), address(array, start), size)
+
+
+@inline
+def word(data, at):  # type: ignore[no-untyped-def]
+    """The big-endian number in four bytes."""
+    return int64(data[at]) << 24 | int64(data[at + 1]) << 16 | int64(data[at + 2]) << 8 | int64(data[at + 3])
 
 
 def wake_exactly() -> None:

@@ -7,42 +7,42 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import click
 from rich.console import Console
 
 from bench import cores, inprocess, model
-from bench.__main__ import TABLE_WIDTH, WARM_UP_SHARE, caption_of, generator_of, report, terminated
+from bench.__main__ import TABLE_WIDTH, WARM_UP_SHARE, caption_of, report, terminated
 from bench.catalogue import AIO_ECHO, AIO_ONNX, ALL_ON, QUEUE_ECHO, SYNC_ECHO, SYNC_ONNX, UNOBSERVED, ServerSpec
-from bench.peers.choice import KEYS, NAMES, chosen, tried
-from bench.peers.install import NotInstalled, versions_of
+from bench.generators import Choice, generator_of
+from bench.peers.choice import KEYS, NAMES, TRIED, set_up
+from bench.peers.install import versions_of
 from bench.peers.report import HEADINGS, LIMIT_HEADINGS, document, limit_rows, markdown, rows_of, table
 from bench.rounds import Bench, Plan, Results
 
 OWN = (AIO_ECHO, SYNC_ECHO, AIO_ONNX, SYNC_ONNX, QUEUE_ECHO, UNOBSERVED, ALL_ON)
+DEFAULT = (*KEYS, *(spec.key for spec in OWN))
 PACKAGES_SHOWN = {"mlserver": ("mlserver",), "triton": ("nvidia-pytriton",)}
+SERVERS_HELP = f"Some of: {','.join(DEFAULT)}; of the settings that were tried: {','.join(TRIED)}."
 
 
 def _choose(_context: click.Context, _parameter: click.Parameter, value: str | None) -> frozenset[str]:
-    known = [*(spec.key for spec in OWN), *KEYS]
-    wanted = frozenset(known if value is None else (name.strip() for name in value.split(",")))
-    if unknown := wanted - set(known):
-        raise click.BadParameter(f"{sorted(unknown)}: choose from {known}")
+    if value is None:
+        return frozenset(DEFAULT)
+    wanted = frozenset(name.strip() for name in value.split(","))
+    if unknown := wanted - {*DEFAULT, *TRIED}:
+        raise click.BadParameter(f"{sorted(unknown)}: choose from {[*DEFAULT, *TRIED]}")
     return wanted
 
 
-def _servers(wanted: frozenset[str], settings: bool) -> tuple[tuple[ServerSpec, ...], dict[str, str]]:
+def _servers(wanted: frozenset[str]) -> tuple[tuple[ServerSpec, ...], dict[str, str]]:
     """What is to be measured, and why peers that were asked for cannot be."""
-    if settings:
-        try:
-            return tuple(tried()), {}
-        except NotInstalled as reason:
-            raise click.ClickException(f"a peer cannot be set up: {reason}") from reason
-    own = tuple(spec for spec in OWN if spec.key in wanted)
-    if not wanted & set(KEYS):
-        return own, {}
-    peers, missing = chosen()
-    return tuple(spec for spec in peers if spec.key in wanted) + own, missing
+    peers, missing = set_up(wanted)
+    specs = *peers, *(spec for spec in OWN if spec.key in wanted)
+    if not specs:
+        raise click.ClickException("none of the servers can be had: " + "; ".join(missing.values()))
+    return specs, missing
 
 
 def _measure(bench: Bench) -> tuple[Results, list[dict[int, inprocess.Limit]]]:
@@ -64,16 +64,18 @@ def _caption(bench: Bench, missing: dict[str, str]) -> str:
     ]
     return (
         f"{caption_of(bench)}, {', '.join(shown)}\n"
-        "ratios: medians, least and greatest of the rounds' own; above 1 driftgate is the faster, in both columns"
+        "all on to it: driftgate's rate with all on to the server's; its to all on's: the server's p50 to driftgate's; "
+        "above 1 driftgate is the faster\n"
+        "ratios: medians, least and greatest of the rounds' own"
     )
 
 
 @click.command()
 @click.option("--seconds", default=1.5, show_default=True, help="Length of each load.", type=click.FloatRange(0.1))
 @click.option("--rounds", default=5, show_default=True, help="Times each server is measured.", type=click.IntRange(1))
-@click.option("--servers", callback=_choose, help=f"Some of: {','.join([*(spec.key for spec in OWN), *KEYS])}.")
-@click.option("--load", type=click.Choice(["auto", "h2load", "client"]), default="auto", show_default=True)
-@click.option("--settings", is_flag=True, help="Measure the peers alone, with all settings that were tried.")
+@click.option("--servers", callback=_choose, help=SERVERS_HELP)
+@click.option("--load", type=click.Choice(get_args(Choice)), default="wire", show_default=True)
+@click.option("--settings", is_flag=True, help="The peers alone, with all settings that were tried, not --servers.")
 @click.option("--strict", is_flag=True, help="Fail too where a peer cannot be set up.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all samples there.")
 @click.option("--markdown", "markdown_file", type=click.Path(dir_okay=False, path_type=Path), help="And the tables.")
@@ -82,7 +84,7 @@ def main(
     seconds: float,
     rounds: int,
     servers: frozenset[str],
-    load: str,
+    load: Choice,
     settings: bool,
     strict: bool,
     json_file: Path | None,
@@ -93,7 +95,7 @@ def main(
     Fails if any server failed or answered wrongly. A peer that cannot be set up is said and left out.
     """
     signal.signal(signal.SIGTERM, terminated)
-    specs, missing = _servers(servers, settings)
+    specs, missing = _servers(frozenset((*KEYS, *TRIED)) if settings else servers)
     for name, reason in missing.items():
         click.echo(f"{name} cannot be set up and is left out: {reason}", err=True)
     pair = cores.choose()

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from bench.catalogue import ServerSpec
 from bench.peers import mlserver, triton
-from bench.peers.install import Home, NotInstalled
+from bench.peers.install import NotInstalled
 
 NAMES = ("mlserver", "triton")
 KEYS = ("mlserver", "triton", "triton-traced")
-
-_MLSERVER = mlserver.Settings()
-_TRITON = triton.Settings()
-_TRITON_TRACED = triton.Settings()
 
 MLSERVER_TRIED = {
     "mlserver-batch-100us": mlserver.Settings(max_batch=64, max_batch_seconds=0.0001),
     "mlserver-batch-1ms": mlserver.Settings(max_batch=64, max_batch_seconds=0.001),
     "mlserver-batch-5ms": mlserver.Settings(max_batch=64, max_batch_seconds=0.005),
+    "mlserver-batch-10ms": mlserver.Settings(max_batch=64, max_batch_seconds=0.01),
+    "mlserver-batch-of-16": mlserver.Settings(max_batch=16, max_batch_seconds=0.005),
 }
 TRITON_TRIED = {
     "triton-pool": triton.Settings(pool=64),
@@ -26,35 +24,42 @@ TRITON_TRIED = {
     "triton-preferred-100us": triton.Settings(preferred=(16, 32), delay_us=100),
     "triton-unbatched": triton.Settings(batching=False),
 }
-TRACED_TRIED = {"triton-traced-queue": triton.Settings(queue=65_536)}
+TRACED_TRIED = {
+    "triton-traced-queue": triton.Settings(queue=65_536),
+    "triton-traced-pool": triton.Settings(pool=64),
+    "triton-traced-pool-queue": triton.Settings(pool=64, queue=65_536),
+}
 """By default 2,048 spans may wait for their export."""
 
 
-def chosen() -> tuple[list[ServerSpec], dict[str, str]]:
-    """The peers that could be set up, and why others could not, by name."""
-    specs, missing = [], {}
-    try:
-        specs.append(mlserver.spec(mlserver.home(), "mlserver", "MLServer + onnxruntime", _MLSERVER))
-    except NotInstalled as reason:
-        missing["mlserver"] = str(reason)
-    try:
-        home = triton.home()
-    except NotInstalled as reason:
-        missing["triton"] = str(reason)
-    else:
-        specs.append(triton.spec(home, "triton", "Triton, Python backend", _TRITON))
-        specs.append(triton.spec(home, "triton-traced", "Triton, traced", _TRITON_TRACED, traced=True))
+TRIED = (*MLSERVER_TRIED, *TRITON_TRIED, *TRACED_TRIED)
+"""Their keys; all keys begin with the peer's name."""
+
+
+def set_up(wanted: frozenset[str]) -> tuple[list[ServerSpec], dict[str, str]]:
+    """The peers of `wanted` that could be set up, and why others could not, by name."""
+    specs: list[ServerSpec] = []
+    missing = {}
+    for name, make in (("mlserver", _mlserver), ("triton", _triton)):
+        if any(key.startswith(name) for key in wanted):
+            try:
+                specs += [spec for spec in make() if spec.key in wanted]
+            except NotInstalled as reason:
+                missing[name] = str(reason)
     return specs, missing
 
 
-def tried() -> list[ServerSpec]:
-    """The chosen and all other settings. Raises NotInstalled."""
-    one, other = mlserver.home(), triton.home()
-    specs, _ = chosen()
-    specs += [mlserver.spec(one, key, key, settings) for key, settings in MLSERVER_TRIED.items()]
-    specs += _of_triton(other, TRITON_TRIED, traced=False)
-    return specs + _of_triton(other, TRACED_TRIED, traced=True)
+def _mlserver() -> list[ServerSpec]:
+    home = mlserver.home()
+    chosen = mlserver.spec(home, "mlserver", "MLServer + onnxruntime", mlserver.Settings())
+    return [chosen, *(mlserver.spec(home, key, key, settings) for key, settings in MLSERVER_TRIED.items())]
 
 
-def _of_triton(home: Home, settings: dict[str, triton.Settings], *, traced: bool) -> list[ServerSpec]:
-    return [triton.spec(home, key, key, each, traced=traced) for key, each in settings.items()]
+def _triton() -> list[ServerSpec]:
+    home = triton.home()
+    return [
+        triton.spec(home, "triton", "Triton, Python backend", triton.Settings()),
+        triton.spec(home, "triton-traced", "Triton, the same, traced", triton.Settings(), traced=True),
+        *(triton.spec(home, key, key, settings) for key, settings in TRITON_TRIED.items()),
+        *(triton.spec(home, key, key, settings, traced=True) for key, settings in TRACED_TRIED.items()),
+    ]

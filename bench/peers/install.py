@@ -15,6 +15,9 @@ REPOSITORY_ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = REPOSITORY_ROOT / ".bench" / "peers"
 INSTALL_SECONDS = 600.0
 
+COMPLETE = ".complete"
+"""Written last, with a digest of what it was made of."""
+
 
 class NotInstalled(Exception):
     """A peer cannot be had here; says why in one line."""
@@ -53,7 +56,7 @@ def installed(
     Raises NotInstalled. Two runs at once do not meet: the second waits.
     """
     home = Home(cache / name)
-    stamp = home.folder / ".complete"
+    stamp = home.folder / COMPLETE
     wanted = hashlib.sha256(requirements_of(name).read_bytes() + sys.version.encode()).hexdigest()
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{name}.lock").open("w") as lock:
@@ -82,4 +85,4 @@ def _run(command: list[str]) -> None:
 def last_line(text: str) -> str:
     """Of pip's complaint: its last line says what is wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return lines[-1].removeprefix("ERROR: ") if lines else ""

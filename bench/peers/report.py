@@ -19,17 +19,17 @@ from bench.table import DISTURBED, load_core
 HEADINGS = (
     "server",
     "req/s\n@64",
-    "least-greatest\n@64",
-    "driftgate all on\nto it",
+    "least-\ngreatest",
+    "all on\nto it",
     "least-\ngreatest",
     "p99 ms\n@64",
     "p50 ms\n@1",
+    "its to\nall on's",
     "least-\ngreatest",
-    "its p50 @1 to\ndriftgate's",
     "spans\nlost",
-    "req/CPU s\n@64",
+    "req/CPU\ns @64",
     "others on\na core",
-    "load\ncore @64",
+    "load\ncore",
     "errors",
 )
 LIMIT_HEADINGS = (
@@ -37,7 +37,7 @@ LIMIT_HEADINGS = (
     "rows/s",
     "least-greatest",
     "µs a call",
-    "driftgate all on\n@64, to it",
+    "all on @64\nto it",
 )
 
 
@@ -59,7 +59,9 @@ def limit_rows(results: Results, limits: list[dict[int, Limit]]) -> list[list[st
 
 
 def table(title: str | None, headings: tuple[str, ...], rows: list[list[str]], caption: str | None = None) -> Table:
-    made = Table(title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
+    made = Table(
+        title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True
+    )
     for place, heading in enumerate(headings):
         made.add_column(heading, justify="right" if place else "left", no_wrap=True)
     for row in rows:
@@ -117,8 +119,8 @@ def _cells(row: Against) -> list[str]:
         _range(row.rate_ratio, ".2f"),
         f"{row.p99_ms_64:.1f}",
         f"{row.p50_ms_1.middle:.3f}",
-        _range(row.p50_ms_1, ".3f"),
         _times(row.latency_ratio),
+        _range(row.latency_ratio, ".2f"),
         "-" if row.spans_lost is None else f"{row.spans_lost:.1%}",
         f"{row.requests_per_cpu_second_64:,.0f}",
         f"{row.others_busy:.0%}{' !' if row.others_busy > DISTURBED else ''}",

@@ -13,7 +13,7 @@ from bench.catalogue import ALL_ON, SYNC_ECHO, ServerSpec, Site
 from bench.inprocess import Limit
 from bench.peers import install, mlserver, triton
 from bench.peers.against import Spread, against, in_process, spans_lost
-from bench.peers.choice import NAMES
+from bench.peers.choice import KEYS, NAMES, TRIED, set_up
 from bench.peers.install import Home, NotInstalled, installed, last_line, requirements_of, versions_of
 from bench.peers.report import HEADINGS, limit_rows, markdown, rows_of
 from bench.rounds import Results
@@ -113,11 +113,12 @@ def test_a_peer_that_cannot_be_installed_says_why_in_one_line(monkeypatch: pytes
     requirements.write_text("a-package-that-is-nowhere==1.0\n")
     monkeypatch.setattr(install, "requirements_of", lambda _name: requirements)
 
-    for _ in range(2):
-        with pytest.raises(NotInstalled) as caught:
-            installed("none", cache=tmp_path / "cache", pip=("--isolated", "--no-index"))
-        assert "a-package-that-is-nowhere" in str(caught.value)
-        assert "\n" not in str(caught.value)
+    with pytest.raises(NotInstalled) as caught:
+        installed("none", cache=tmp_path / "cache", pip=("--isolated", "--no-index"))
+
+    assert "a-package-that-is-nowhere" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "cache" / "none" / install.COMPLETE).exists()
 
 
 def test_a_peer_is_installed_once_and_again_when_its_packages_change(
@@ -139,7 +140,7 @@ def test_a_peer_is_installed_once_and_again_when_its_packages_change(
 
 
 def test_pips_complaint_is_its_last_line() -> None:
-    assert last_line("looking\nERROR: No matching distribution found\n\n") == "ERROR: No matching distribution found"
+    assert last_line("looking\nERROR: No matching distribution found\n\n") == "No matching distribution found"
     assert last_line("") == ""
 
 
@@ -199,3 +200,27 @@ def test_mlserver_is_given_one_process_and_its_own_runtime(tmp_path: Path) -> No
 def _set_up(spec: ServerSpec, folder: Path) -> None:
     assert spec.set_up is not None
     spec.set_up(site(folder))
+
+
+def test_a_run_goes_on_without_a_peer_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Home:
+        raise NotInstalled("no wheel for this machine")
+
+    monkeypatch.setattr(triton, "home", nowhere)
+    monkeypatch.setattr(mlserver, "home", lambda: HOME)
+
+    specs, missing = set_up(frozenset(KEYS))
+
+    assert [spec.key for spec in specs] == ["mlserver"]
+    assert missing == {"triton": "no wheel for this machine"}
+
+
+def test_only_the_peers_that_are_asked_for_are_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "home", lambda: HOME)
+    monkeypatch.setattr(mlserver, "home", lambda: pytest.fail("nobody asked for it"))
+
+    specs, missing = set_up(frozenset({"triton-traced", "triton-pool", "driftgate-all"}))
+
+    assert {spec.key for spec in specs} == {"triton-traced", "triton-pool"}
+    assert missing == {}
+    assert {spec.key for spec in set_up(frozenset(key for key in TRIED if key.startswith("triton")))[0]} <= set(TRIED)
