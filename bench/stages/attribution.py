@@ -1,58 +1,77 @@
-"""From samples and processor time to microseconds a request."""
+"""From what the stage clocks and the kernel's clocks say to microseconds of processor time a request."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bench.stages.mapping import STAGES, stage_of
-from bench.stages.sampling import REQUEST_THREADS, Clocks
-from bench.stages.stacks import Stack
+from bench.stages.clocks import Reading
+from bench.stages.mapping import POLL, RUN, STAGES
+from bench.stages.usage import WORKER, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One worker under one load. µs are of processor time, a request; `stages_us` add up to the request threads' time.
+    """One worker under one load: µs of processor time a request.
 
-    `samples`: stacks of request threads; `functions`: of those, how many ended in which function of which file.
+    `stages_us` and `clocks_us`, what the stage clocks themselves took, add up to the time of the threads that take
+    requests; `other_threads_us`: the worker's others; `processes_us`: the server's others.
     """
 
     requests_per_second: float
     stages_us: dict[str, float]
-    kernel_us: float
+    clocks_us: float
     other_threads_us: float
     processes_us: dict[str, float]
-    samples: int
-    functions: dict[str, int]
-
-    @property
-    def request_threads_us(self) -> float:
-        return sum(self.stages_us.values())
 
     @property
     def total_us(self) -> float:
-        return self.request_threads_us + self.other_threads_us + sum(self.processes_us.values())
+        """Without the clocks."""
+        return sum(self.stages_us.values()) + self.other_threads_us + sum(self.processes_us.values())
 
 
-def attribute(stacks: Iterable[Stack], clocks: Clocks, requests: int, requests_per_second: float) -> Profile:
-    """`clocks`: what was used for `requests`, in a load like that which the stacks were taken under."""
-    of_requests = [stack for stack in stacks if stack.thread.startswith(REQUEST_THREADS)]
-    by_stage: Counter[str] = Counter()
-    by_function: Counter[str] = Counter()
-    for stack in of_requests:
-        by_stage[stage_of(stack.frames)] += stack.samples
-        if stack.frames:
-            by_function[f"{stack.frames[-1].function} ({stack.frames[-1].file})"] += stack.samples
-    samples = sum(by_stage.values())
-    us_a_second = 1e6 / max(requests, 1)
-    thread_us = clocks.request_threads * us_a_second
+def attribute(before: Reading, after: Reading, spent: Usage, requests: int, requests_per_second: float) -> Profile:
+    """`spent`: between the two readings, in which `requests` were answered.
+
+    Wall time of a stage becomes processor time by the share that its thread ran, of all the time that it could have
+    run. `poll` is the rest of the thread's processor time: there it sleeps, and the wall says nothing.
+    """
+    us = 1e-3 / max(requests, 1)
+    stages = dict.fromkeys(STAGES, 0.0)
+    clocks = others = 0.0
+    empty = [0] * len(STAGES)
+    for thread, used in spent.threads.items():
+        if thread not in after.ns or not _takes_requests(after, thread):
+            others += used.ran_ns
+            continue
+        ns, opened, within = (
+            [now - then for now, then in zip(figures[thread], earlier.get(thread, empty), strict=True)]
+            for figures, earlier in (
+                (after.ns, before.ns),
+                (after.opened, before.opened),
+                (after.within, before.within),
+            )
+        )
+        ran = used.ran_ns / max(used.ran_ns + used.waited_ns, 1)
+        poll = float(used.ran_ns)
+        for at, stage in enumerate(STAGES):
+            own = opened[at] * after.cost.inner_ns + within[at] * after.cost.outer_ns
+            clocks += own * ran
+            if stage == POLL:
+                poll -= own * ran
+            else:
+                stages[stage] += (ns[at] - own) * ran
+                poll -= ns[at] * ran
+        stages[POLL] += poll
+    processes = {name: seconds * 1e9 * us for name, seconds in spent.processes.items() if name != WORKER}
     return Profile(
         requests_per_second=requests_per_second,
-        stages_us={stage: by_stage[stage] / max(samples, 1) * thread_us for stage in STAGES},
-        kernel_us=clocks.request_threads_kernel * us_a_second,
-        other_threads_us=clocks.other_threads * us_a_second,
-        processes_us={name: seconds * us_a_second for name, seconds in clocks.processes.items()},
-        samples=samples,
-        functions=dict(by_function.most_common()),
+        stages_us={stage: taken * us for stage, taken in stages.items()},
+        clocks_us=clocks * us,
+        other_threads_us=others * us,
+        processes_us=processes,
     )
+
+
+def _takes_requests(reading: Reading, thread: str) -> bool:
+    """One that measures values, now and then, does not."""
+    return reading.opened[thread][STAGES.index(RUN)] > 0
