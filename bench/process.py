@@ -77,10 +77,10 @@ def _accepts(port: int) -> bool:
     return True
 
 
-def _says_ready(port: int) -> bool:
+def _says_ready(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False
@@ -92,7 +92,7 @@ def _await_ready(spec: ServerSpec, server: RunningServer, site: Site) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         server.check_alive()
-        if (not spec.has_readyz or _says_ready(site.http_port)) and _accepts(site.port):
+        if (not spec.has_readyz or _says_ready(site.http_port, spec.ready_path)) and _accepts(site.port):
             return
         if time.monotonic() > deadline:
             raise ServerFailed(f"not ready after {START_SECONDS:.0f} s: {server.log_tail()}")
@@ -124,6 +124,8 @@ def _destination(spec: ServerSpec, site: Site) -> dict[str, str]:
 @contextmanager
 def running(spec: ServerSpec, site: Site, core: int) -> Iterator[RunningServer]:
     """The server, ready, with its whole tree started on `core`. Raises ServerFailed."""
+    if spec.set_up is not None:
+        spec.set_up(site)
     log_file = site.folder / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
     with log_file.open("wb") as log, pinned(core):

@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.catalogue import ServerSpec, Site
 from bench.cores import Cores, Usage, own_seconds, strays, used_seconds
 from bench.exports import Sent, objection, settled, summed_up
+from bench.generators import Generators
+from bench.load import unanswered
 from bench.model import Workload
 from bench.probe import REPEATS, reply_bytes
 from bench.process import RunningServer, ServerFailed, free_ports, running
 from bench.receiver import Receiver, receiving
-from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Generator, Load, LoadFailed, Measurement, Sample, unanswered
+from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Load, LoadFailed, Measurement, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Bench:
     workload: Workload
-    generator: Generator
+    generator: Generators
     cores: Cores
     plan: Plan
 
@@ -56,19 +59,25 @@ class Bench:
         """A server that fails is left out of the rounds that follow; `report` hears of each sample or failure."""
         results = Results(rounds=[], failures={})
         for round_index in range(self.plan.rounds):
-            samples: dict[str, Sample] = {}
-            results.rounds.append(samples)
-            # Another one starts each round: what the place in a round does to a server, it does to all.
-            start = round_index % len(self.plan.servers)
-            for spec in self.plan.servers[start:] + self.plan.servers[:start]:
-                if spec.key in results.failures:
-                    continue
-                try:
-                    samples[spec.key] = self.sample(spec)
-                except (ServerFailed, LoadFailed) as error:
-                    results.failures[spec.key] = str(error)
-                report(round_index, spec, samples.get(spec.key) or results.failures[spec.key])
+            self.round(round_index, results, report)
         return results
+
+    def round(
+        self, round_index: int, results: Results, report: Callable[[int, ServerSpec, Sample | str], None]
+    ) -> None:
+        """One more round, added to `results`."""
+        samples: dict[str, Sample] = {}
+        results.rounds.append(samples)
+        # Another one starts each round: what the place in a round does to a server, it does to all.
+        start = round_index % len(self.plan.servers)
+        for spec in self.plan.servers[start:] + self.plan.servers[:start]:
+            if spec.key in results.failures:
+                continue
+            try:
+                samples[spec.key] = self.sample(spec)
+            except (ServerFailed, LoadFailed) as error:
+                results.failures[spec.key] = str(error)
+            report(round_index, spec, samples.get(spec.key) or results.failures[spec.key])
 
     def sample(self, spec: ServerSpec) -> Sample:
         """A fresh process under both loads. Raises ServerFailed, LoadFailed."""
@@ -84,11 +93,12 @@ class Bench:
                 model_file=self.workload.model_file,
                 folder=folder,
                 otlp_port=receiver.port if receiver is not None else 0,
+                otlp_http_port=receiver.http_port if receiver is not None else 0,
             )
             with running(spec, site, self.cores.server) as server:
                 turn = Turn(spec, server, receiver, Sent())
                 many, one = (self._measure(turn, load) for load in (MANY_IN_FLIGHT, ONE_IN_FLIGHT))
-                recorded = settled(http_port) if spec.exports else None
+                recorded = settled(spec, http_port) if spec.exports else None
             if receiver is None or recorded is None:
                 return Sample(many, one)
             # The server has ended, and with it its last export.
@@ -102,16 +112,17 @@ class Bench:
         expected_bytes = self._checked_reply_bytes(turn)
         if stray := strays(server.tree(), self.cores.server):
             raise ServerFailed(f"threads {stray} may leave core {self.cores.server}")
-        turn.sent.add_burst(self.generator(server.port, load, self.plan.warm_up_seconds), load)
+        generator = self.generator.of(echoes=turn.spec.echoes)
+        turn.sent.add_burst(generator(server.port, load, self.plan.warm_up_seconds))
         before = self._usage(turn)
-        burst = self.generator(server.port, load, self.plan.seconds)
+        burst = generator(server.port, load, self.plan.seconds)
         after = self._usage(turn)
-        turn.sent.add_burst(burst, load)
+        turn.sent.add_burst(burst)
         server.check_alive()
         self._checked_reply_bytes(turn)
         spent = after.since(before)
-        # A failed request has no reply either: the larger count holds both.
-        errors = max(burst.failed, unanswered(burst, load, expected_bytes))
+        # Where the generator does not look at replies, it leaves some requests undecided: their bytes are counted.
+        errors = burst.failed + (unanswered(burst, expected_bytes) if burst.undecided else 0)
         return Measurement(
             burst=burst,
             began_seconds=before.wall_seconds,
@@ -136,7 +147,7 @@ class Bench:
         )
 
     def _checked_reply_bytes(self, turn: Turn) -> int:
-        objection_to = self._not_echoed if turn.spec.echoes else self.workload.objection
+        objection_to = self._not_echoed if turn.spec.echoes else partial(self.workload.objection, 0)
         size = reply_bytes(turn.server.port, self.workload.request, objection_to)
         turn.sent.add(REPEATS)
         return size

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from bench.catalogue import EXPORTING, SDK
-from bench.exports import Recorded, Sent, objection, read_recorded, summed_up
+from bench.exports import Recorded, Sent, objection, read_recorded, read_triton, summed_up
 from bench.process import ServerFailed
 from bench.receiver import Received
 from bench.sample import Burst, Load, Measurement
@@ -58,6 +58,21 @@ def received(spans: int, *, data_points: int = 1, log_records: int = 1) -> Recei
 def test_requests_and_dropped_spans_are_read_from_the_metrics() -> None:
     """A full queue, a failure and a rejection lose spans of requests; spans of runs and log records are not these."""
     assert read_recorded(METRICS) == Recorded(requests=1003, dropped=90, in_flight=3)
+
+
+def test_tritons_statistics_count_what_was_answered_and_what_failed() -> None:
+    text = """{"model_stats": [
+        {"inference_count": 2000, "inference_stats": {"success": {"count": 1000}, "fail": {"count": 2}}},
+        {"inference_count": 5, "inference_stats": {"success": {"count": 5}, "fail": {"count": 0}}}
+    ]}"""
+    assert read_triton(text) == Recorded(requests=1007, dropped=0, in_flight=0)
+
+
+def test_a_server_that_exports_traces_alone_owes_no_metrics() -> None:
+    traced = dataclasses.replace(SDK, exports_metrics=False)
+
+    assert objection(traced, sent(1000), recorded(1000), received(900, data_points=0, log_records=0)) is None
+    assert objection(SDK, sent(1000), recorded(1000), received(900, data_points=0)) is not None
 
 
 def test_metrics_that_count_no_requests_are_refused() -> None:

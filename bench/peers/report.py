@@ -1,0 +1,137 @@
+"""A run with peers as tables for the terminal, as markdown and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from rich import box
+from rich.table import Table
+
+from bench.catalogue import ServerSpec
+from bench.inprocess import ROWS, Limit
+from bench.machine import machine, versions
+from bench.peers.against import Against, InProcess, Spread, against, in_process
+from bench.peers.choice import NAMES
+from bench.peers.install import versions_of
+from bench.rounds import Bench, Results
+from bench.table import DISTURBED, load_core
+
+HEADINGS = (
+    "server",
+    "req/s\n@64",
+    "least-greatest\n@64",
+    "driftgate all on\nto it",
+    "least-\ngreatest",
+    "p99 ms\n@64",
+    "p50 ms\n@1",
+    "least-\ngreatest",
+    "its p50 @1 to\ndriftgate's",
+    "spans\nlost",
+    "req/CPU s\n@64",
+    "others on\na core",
+    "load\ncore @64",
+    "errors",
+)
+LIMIT_HEADINGS = (
+    "ONNX Runtime in a loop, no server",
+    "rows/s",
+    "least-greatest",
+    "µs a call",
+    "driftgate all on\n@64, to it",
+)
+
+
+def rows_of(results: Results, servers: tuple[ServerSpec, ...]) -> list[list[str]]:
+    """One for each server, and for what each of them failed with."""
+    rows = []
+    for spec in servers:
+        row = against(results.rounds, spec)
+        if row is not None:
+            rows.append(_cells(row))
+        if spec.key in results.failures:
+            rows.append([spec.title, "failed", *[""] * (len(HEADINGS) - 2)])
+    return rows
+
+
+def limit_rows(results: Results, limits: list[dict[int, Limit]]) -> list[list[str]]:
+    found = (in_process(limits, results.rounds, rows) for rows in ROWS)
+    return [_limit_cells(each) for each in found if each is not None]
+
+
+def table(title: str | None, headings: tuple[str, ...], rows: list[list[str]], caption: str | None = None) -> Table:
+    made = Table(title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
+    for place, heading in enumerate(headings):
+        made.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def markdown(headings: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [
+        [heading.replace("\n", " ") for heading in headings],
+        ["---", *["---:"] * (len(headings) - 1)],
+        *rows,
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def document(
+    bench: Bench, results: Results, limits: list[dict[int, Limit]], missing: dict[str, str]
+) -> dict[str, object]:
+    compared = {spec.key: against(results.rounds, spec) for spec in bench.plan.servers}
+    loops = [in_process(limits, results.rounds, rows) for rows in ROWS]
+    return {
+        "load_generator": bench.generator.name,
+        "request_bytes": len(bench.workload.request),
+        "rounds": bench.plan.rounds,
+        "seconds": bench.plan.seconds,
+        "warm_up_seconds": bench.plan.warm_up_seconds,
+        "cores": asdict(bench.cores),
+        "machine": machine(),
+        "versions": versions(),
+        "versions_of_peers": {name: versions_of(name) for name in NAMES if name not in missing},
+        "not_set_up": missing,
+        "against": {key: asdict(row) for key, row in compared.items() if row is not None},
+        "in_process": [asdict(each) for each in loops if each is not None],
+        "failures": results.failures,
+        "samples": [{key: asdict(sample) for key, sample in samples.items()} for samples in results.rounds],
+        "in_process_samples": [[asdict(limit) for limit in by_rows.values()] for by_rows in limits],
+    }
+
+
+def _range(spread: Spread | None, form: str) -> str:
+    return "-" if spread is None else f"{spread.least:{form}}-{spread.greatest:{form}}"
+
+
+def _times(spread: Spread | None) -> str:
+    return "-" if spread is None else f"{spread.middle:.2f}x"
+
+
+def _cells(row: Against) -> list[str]:
+    return [
+        row.title,
+        f"{row.requests_per_second_64.middle:,.0f}",
+        _range(row.requests_per_second_64, ",.0f"),
+        _times(row.rate_ratio),
+        _range(row.rate_ratio, ".2f"),
+        f"{row.p99_ms_64:.1f}",
+        f"{row.p50_ms_1.middle:.3f}",
+        _range(row.p50_ms_1, ".3f"),
+        _times(row.latency_ratio),
+        "-" if row.spans_lost is None else f"{row.spans_lost:.1%}",
+        f"{row.requests_per_cpu_second_64:,.0f}",
+        f"{row.others_busy:.0%}{' !' if row.others_busy > DISTURBED else ''}",
+        load_core(row.load_busy_64),
+        f"{row.errors:,}",
+    ]
+
+
+def _limit_cells(limit: InProcess) -> list[str]:
+    return [
+        f"{limit.rows} {'row' if limit.rows == 1 else 'rows'} a call",
+        f"{limit.rows_per_second.middle:,.0f}",
+        _range(limit.rows_per_second, ",.0f"),
+        f"{limit.median_us:.1f}",
+        "-" if limit.of_limit is None else f"{limit.of_limit.middle:.3f}",
+    ]
