@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from types import FrameType
 from typing import NoReturn
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
+import psutil  # type: ignore[import-untyped]
 
 from bench import cores, model
-from bench.catalogue import EXPORTING, UNOBSERVED, ServerSpec, Site
-from bench.load import H2Load
-from bench.process import REPOSITORY_ROOT, ServerFailed, free_ports, running
+from bench.catalogue import ALL_ON, UNOBSERVED, ServerSpec, Site
+from bench.generators import generator_of
+from bench.process import REPOSITORY_ROOT, free_ports, running
 from bench.receiver import receiving
-from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Generator, Load
+from bench.report.markdown import report_text
+from bench.report.results import Column, Row, Table
+from bench.report.setting import results_of
+from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Generator
 from bench.stages.attribution import Profile, attribute
 from bench.stages.clocks import DUMP_FILE
 from bench.stages.mapping import STAGES
-from bench.stages.usage import WORKER, reading_of, usage_of, worker_of
+from bench.stages.usage import reading_of, usage_of, worker_of
 
-TABLE_WIDTH = 140
 WARM_UP_SECONDS = 1.0
 HOOK = Path(__file__).with_name("hook")
-
-ALL_ON = replace(EXPORTING, key="driftgate-all", title="driftgate, all on", routes=True)
-"""Traces of every request, metrics and logs exported, every value measured, a canary."""
 
 SERVERS = {"all off": UNOBSERVED, "all on": ALL_ON}
 LOADS = {"1": ONE_IN_FLIGHT, "64": MANY_IN_FLIGHT}
@@ -49,7 +43,11 @@ class Case:
 
     @property
     def title(self) -> str:
-        return f"{self.server},\n{self.load} in flight"
+        return f"{self.server}, {self.load} in flight"
+
+    @property
+    def key(self) -> str:
+        return f"{self.server.removeprefix('all ')}_{self.load}"
 
 
 CASES = tuple(Case(server, load) for server in SERVERS for load in LOADS)
@@ -106,13 +104,22 @@ def _plain(stand: Stand, spec: ServerSpec) -> dict[str, tuple[float, float]]:
         return plain
 
 
-def _started(stack: ExitStack, stand: Stand, spec: ServerSpec, folder: Path) -> tuple[int, list]:
+def _started(stack: ExitStack, stand: Stand, spec: ServerSpec, folder: Path) -> tuple[int, list[psutil.Process]]:
     """Its port and its processes."""
     receiver = stack.enter_context(receiving()) if spec.exports else None
     workload = stand.workload
     repository = workload.canary_repository if spec.routes else workload.repository
     otlp_port = receiver.port if receiver is not None else 0
-    site = Site(*free_ports(3), repository, workload.model_file, folder, otlp_port)
+    port, http_port, admin_port = free_ports(3)
+    site = Site(
+        port=port,
+        http_port=http_port,
+        admin_port=admin_port,
+        repository=repository,
+        model_file=workload.model_file,
+        folder=folder,
+        otlp_port=otlp_port,
+    )
     server = stack.enter_context(running(spec, site, stand.pair.server))
     stand.generator(site.port, MANY_IN_FLIGHT, WARM_UP_SECONDS)
     return site.port, server.tree()
@@ -123,28 +130,33 @@ def _environment(file: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(path), DUMP_FILE: str(file)}
 
 
-def render(rounds: list[dict[Case, Outcome]]) -> Table:
-    table = Table(title="Processor time of a request, µs", box=box.SIMPLE_HEAD)
-    table.add_column("stage", no_wrap=True)
-    for case in CASES:
-        table.add_column(case.title, justify="right", no_wrap=True)
-    taken = {case: [outcomes[case] for outcomes in rounds] for case in CASES}
+def stages_table(rounds: list[dict[Case, Outcome]]) -> Table:
+    """A row for each stage, and what they add up to; a column for each case. µs of processor time a request."""
 
-    def add(title: str, figure: Callable[[Outcome], float], *, end: bool = False) -> None:
-        cells = (f"{median(map(figure, taken[case])):,.1f}" for case in CASES)
-        table.add_row(title, *cells, end_section=end)
+    def row(key: str, title: str, figure: Callable[[Outcome], float]) -> Row:
+        values = {case.key: tuple(figure(outcomes[case]) for outcomes in rounds) for case in CASES}
+        return Row(key, title, values)
 
-    for stage in STAGES:
-        add(stage, lambda outcome, stage=stage: outcome.profile.stages_us[stage], end=stage is STAGES[-1])
-    add("the worker's other threads", lambda outcome: outcome.profile.other_threads_us)
-    names = {name for outcomes in rounds for outcome in outcomes.values() for name in outcome.profile.processes_us}
-    for name in sorted(names):
-        add(f"process {name}", lambda outcome, name=name: outcome.profile.processes_us.get(name, 0.0))
-    add("all of the server", lambda outcome: outcome.profile.total_us)
-    add("the same, measured without stage clocks", lambda outcome: outcome.plain_us)
-    add("what the stage clocks took, not in the above", lambda outcome: outcome.profile.clocks_us, end=True)
-    add("requests/s without stage clocks", lambda outcome: outcome.plain_requests_per_second)
-    return table
+    def of_stage(stage: str) -> Callable[[Outcome], float]:
+        return lambda outcome: outcome.profile.stages_us[stage]
+
+    rows = [row(stage.partition(":")[0], stage, of_stage(stage)) for stage in STAGES]
+    rows += [
+        row("threads", "the worker's other threads", lambda outcome: outcome.profile.other_threads_us),
+        row("processes", "supervisor, control, shadows", lambda outcome: sum(outcome.profile.processes_us.values())),
+        row("all", "all of the server", lambda outcome: outcome.profile.total_us),
+        row("plain", "the same, of a server without stage clocks", lambda outcome: outcome.plain_us),
+        row("clocks", "what the stage clocks took, not in the above", lambda outcome: outcome.profile.clocks_us),
+    ]
+    columns = tuple(Column(case.key, case.title, "µs", ".1f") for case in CASES)
+    return Table("stages", "Processor time of a request, by stage", columns, tuple(rows), "stage")
+
+
+def rates_table(rounds: list[dict[Case, Outcome]]) -> Table:
+    rates = {case: tuple(outcomes[case].plain_requests_per_second for outcomes in rounds) for case in CASES}
+    column = Column("rate", "without stage clocks", "requests/s", spread=True)
+    rows = tuple(Row(case.key, case.title, {"rate": values}) for case, values in rates.items())
+    return Table("stages_rates", "The loads of the stages", (column,), rows, "driftgate")
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -159,20 +171,32 @@ def main(rounds: int, seconds: float, json_file: Path | None) -> None:
     """Time the stages of a worker under load, everything off and everything on, 1 and 64 requests in flight."""
     signal.signal(signal.SIGTERM, _terminated)
     pair = cores.choose()
-    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-    taken: list[dict[Case, Outcome]] = []
     with cores.pinned(pair.load), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         workload = model.build(Path(folder))
-        stand = Stand(workload, H2Load(workload.request, Path(folder)), pair, seconds)
-        for _ in range(rounds):
-            outcomes = {}
-            for server, spec in SERVERS.items():
-                for load, outcome in measure(stand, spec).items():
-                    outcomes[Case(server, load)] = outcome
-            taken.append(outcomes)
-    console.print(render(taken))
+        generator = generator_of("wire", workload, Path(folder)).for_models
+        stand = Stand(workload, generator, pair, seconds)
+        taken = [measure_all(stand) for _ in range(rounds)]
+    results = results_of(
+        "bench.stages",
+        (stages_table(taken), rates_table(taken)),
+        cores=pair,
+        rounds=rounds,
+        seconds=seconds,
+        warm_up_seconds=WARM_UP_SECONDS,
+        generator=generator.name,
+    )
+    click.echo(report_text(results))
     if json_file is not None:
-        json_file.write_text(json.dumps([{case.title: asdict(p) for case, p in r.items()} for r in taken], indent=1))
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(results.to_json())
+
+
+def measure_all(stand: Stand) -> dict[Case, Outcome]:
+    return {
+        Case(server, load): outcome
+        for server, spec in SERVERS.items()
+        for load, outcome in measure(stand, spec).items()
+    }
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 import json
-import os
 import signal
 import threading
 import time
@@ -147,7 +146,7 @@ def serve_readings(file: Path, cost: Cost) -> None:
         )
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(reading)))
-        os.replace(partial, file)
+        partial.replace(file)
 
     signal.signal(signal.SIGUSR1, write)
 

@@ -1,7 +1,7 @@
 """Which function of the worker opens which stage of a request's way: one table.
 
-Time belongs to the stage that was opened last and is still open. So what such a function calls counts as its own, unless
-the table names it too, and what nothing here names, on a thread that takes requests, is `poll`: the C-core's
+Time belongs to the stage that was opened last and is still open. So what such a function calls counts as its own,
+unless the table names it too, and what nothing here names, on a thread that takes requests, is `poll`: the C-core's
 completion queue, and the loop around it.
 """
 
