@@ -64,7 +64,7 @@ def _observing(tables: Tables, text: str) -> str:
     table = tables["observing"]
     rows = [row for row in table.rows if row.key.endswith("/64") and row.against]
     panel = Panel("", [row.series for row in rows], [Series("", [_of(table, row.key, "ratio") for row in rows])])
-    return bars([panel], "requests/s to those with all off, 64 in flight", text, labels=".2f", line=1.0)
+    return bars([panel], "requests/s to those with all off, 64 in flight", text, labels=".2f")
 
 
 def _load(tables: Tables, text: str) -> str:

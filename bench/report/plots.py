@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from bench.report.figures import Figure
 
@@ -40,6 +41,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 ERROR = {"ecolor": INK, "elinewidth": 1.0, "capsize": 2.5}
+NUMBERS = StrMethodFormatter("{x:,g}")
 INCH_A_BAR = 0.26
 WIDTH_INCHES = 8.2
 
@@ -61,11 +63,8 @@ class Panel:
     series: Sequence[Series]
 
 
-def bars(panels: Sequence[Panel], label: str, description: str, *, labels: str = "", line: float | None = None) -> str:
-    """Horizontal bars, panels side by side with the same categories. `labels`: the format of the figures beside bars.
-
-    `line`: a value that is marked: what a ratio is held against.
-    """
+def bars(panels: Sequence[Panel], label: str, description: str, *, labels: str = "") -> str:
+    """Horizontal bars, panels side by side with the same categories. `labels`: the format of figures beside bars."""
     first = panels[0]
     height = 0.9 + INCH_A_BAR * len(first.categories) * len(first.series) + 0.12 * len(first.categories)
     with _canvas(height + (0.3 if len(first.series) > 1 else 0), description) as (canvas, written):
@@ -73,10 +72,8 @@ def bars(panels: Sequence[Panel], label: str, description: str, *, labels: str =
         for axis, panel in zip(axes, panels, strict=True):
             _bars(axis, panel, labels)
             axis.set_xlabel(f"{panel.title}: {label}" if panel.title else label)
-            if line is not None:
-                axis.axvline(line, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
         axes[0].set_yticks(range(len(first.categories)), first.categories)
-        axes[0].invert_yaxis()
+        axes[0].set_ylim(len(first.categories) - 0.4, -0.6)
         _legend(canvas, axes[0], first.series)
     return written[0]
 
@@ -98,9 +95,9 @@ def _bars(axis: Any, panel: Panel, labels: str) -> None:
                 axis.annotate(
                     format(each.median, labels), (each.greatest, place), (5, 0), textcoords="offset points", va="center"
                 )
-    axis.set_xlim(left=0)
-    if labels:
-        axis.margins(x=0.16)
+    furthest = max((each.greatest for series in panel.series for each in series.figures if each is not None), default=1)
+    axis.set_xlim(0, furthest * (1.14 if labels else 1.04))
+    axis.xaxis.set_major_formatter(NUMBERS)
     axis.set_axisbelow(True)
     axis.grid(visible=True, axis="x")
     axis.tick_params(axis="y", length=0)
@@ -128,8 +125,10 @@ def lines(
             axis.grid(visible=True, axis="y")
             if logarithmic:
                 axis.set_yscale("log")
+                axis.yaxis.set_minor_formatter(NullFormatter())
             else:
                 axis.set_ylim(bottom=0)
+            axis.yaxis.set_major_formatter(NUMBERS)
         axes[0].set_ylabel(label)
         _legend(canvas, axes[0], panels[0].series)
     return written[0]
