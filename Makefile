@@ -11,7 +11,7 @@ $(STAMP): pyproject.toml constraints.txt protos/build_backend.py $(shell find pr
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "driftgate needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools grpcio-tools
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test,lint]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[bench,test,lint]'
 	$(RUN) -c 'import gateway.worker.main, gateway.control.main, gateway.shadow.main' # compiles the kernels, so that the first start is quick
 	@touch $@
 
@@ -30,6 +30,7 @@ lint: $(STAMP) ## style, types, layers, and docs that must match the code
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(RUN) docs/generate.py --check
+	$(RUN) -m bench.report --check
 
 format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .
@@ -38,8 +39,12 @@ format: $(STAMP)
 bench: $(STAMP) ## driftgate beside stock gRPC servers, one core each, one table
 	$(RUN) -m bench
 
-docs: $(STAMP) ## the generated reference
+bench-stages: $(STAMP) ## where the processor time of a request goes, stage by stage
+	$(RUN) -m bench.stages
+
+docs: $(STAMP) ## the generated reference, and what documents quote of published results
 	$(RUN) docs/generate.py
+	$(RUN) -m bench.report --publish
 
 clean:
 	rm -rf $(VENV) .demo build dist *.egg-info gateway/wire/pb

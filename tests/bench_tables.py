@@ -57,14 +57,21 @@ TABLES = (
         *(row(f"all/streaming-{shape}", 6_000 + 4_000 * at) for at, shape in enumerate(SHAPES)),
         *(row(f"echo/unary-{shape}", 6_000 + 3_000 * at) for at, shape in enumerate(SHAPES)),
     ),
-    cases("latency", *(row(f"{case}/{share}", 1e4, scale=int(share) / 50) for case in ("all", "aio") for share in ("50", "80"))),
+    cases(
+        "latency",
+        *(row(f"{case}/{share}", 1e4, scale=int(share) / 50) for case in ("all", "aio") for share in ("50", "80")),
+    ),
     cases("model-count", *(row(f"models-{count}/64", 2e4, cpu=40 + count / 50) for count in (1, 10, 100))),
     cases("version-count", *(row(f"versions-{count}/64", 2e4, cpu=40 + count / 20) for count in (1, 5, 20))),
     cases(
         "feature-count",
-        *(row(f"{count}-{kind}/{count}", 2e4, cpu=40 + count / 9) for count in (30, 1000, 10_000) for kind in ("all", "off")),
+        *(
+            row(f"{count}-{kind}/{count}", 2e4, cpu=40 + count / 9)
+            for count in (30, 1000, 10_000)
+            for kind in ("all", "off")
+        ),
     ),
-)  # fmt: skip
+)
 
 
 def results(*tables):
