@@ -111,7 +111,8 @@ def test_marks_are_filled_and_filling_again_changes_nothing():
     """Tables and methods on lines of their own, figures within a line."""
     text = (
         "a <!-- bench:servers[driftgate].rate_64 -->?<!-- /bench -->, of "
-        "<!-- bench:servers[driftgate].rate_64/spread --><!-- /bench -->\n<!-- bench:servers columns=rate_64 rows=echo --><!-- /bench -->\n"
+        "<!-- bench:servers[driftgate].rate_64/spread --><!-- /bench -->\n"
+        "<!-- bench:servers columns=rate_64 rows=echo --><!-- /bench -->\n"
         "<!-- bench:servers/method --><!-- /bench --> end"
     )
     once, absent = fill(text, servers("servers"))
