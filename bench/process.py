@@ -122,13 +122,13 @@ def _destination(spec: ServerSpec, site: Site) -> dict[str, str]:
 
 
 @contextmanager
-def running(spec: ServerSpec, site: Site, core: int) -> Iterator[RunningServer]:
-    """The server, ready, with its whole tree started on `core`. Raises ServerFailed."""
+def running(spec: ServerSpec, site: Site, *cores: int) -> Iterator[RunningServer]:
+    """The server, ready, with its whole tree started on `cores`. Raises ServerFailed."""
     if spec.set_up is not None:
         spec.set_up(site)
     log_file = site.folder / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
-    with log_file.open("wb") as log, pinned(core):
+    with log_file.open("wb") as log, pinned(*cores):
         process = subprocess.Popen(
             spec.command(site),
             cwd=REPOSITORY_ROOT,

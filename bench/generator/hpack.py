@@ -14,15 +14,69 @@ TABLE_BYTES = 4096
 ENTRY_OVERHEAD_BYTES = 32
 MOST_ENTRIES = TABLE_BYTES // ENTRY_OVERHEAD_BYTES
 
-STATIC_NAMES = (
-    ":authority :method :method :path :path :scheme :scheme :status :status :status :status :status :status :status"
-    " accept-charset accept-encoding accept-language accept-ranges accept access-control-allow-origin age allow"
-    " authorization cache-control content-disposition content-encoding content-language content-length content-location"
-    " content-range content-type cookie date etag expect expires from host if-match if-modified-since if-none-match"
-    " if-range if-unmodified-since last-modified link location max-forwards proxy-authenticate proxy-authorization range"
-    " referer refresh retry-after server set-cookie strict-transport-security transfer-encoding user-agent vary via"
-    " www-authenticate"
-).split()
+STATIC_NAMES = [
+    ":authority",
+    ":method",
+    ":method",
+    ":path",
+    ":path",
+    ":scheme",
+    ":scheme",
+    ":status",
+    ":status",
+    ":status",
+    ":status",
+    ":status",
+    ":status",
+    ":status",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "accept-ranges",
+    "accept",
+    "access-control-allow-origin",
+    "age",
+    "allow",
+    "authorization",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-location",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "etag",
+    "expect",
+    "expires",
+    "from",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "last-modified",
+    "link",
+    "location",
+    "max-forwards",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "range",
+    "referer",
+    "refresh",
+    "retry-after",
+    "server",
+    "set-cookie",
+    "strict-transport-security",
+    "transfer-encoding",
+    "user-agent",
+    "vary",
+    "via",
+    "www-authenticate",
+]
 STATIC_ENTRIES = len(STATIC_NAMES)
 POST, HTTP = 3, 6
 """Where the static table has `:method: POST` and `:scheme: http`."""
@@ -32,7 +86,7 @@ _CODE_LENGTHS = (
     "babbbaccbbbabcbaabccccckgjixprpprrrsrssssststtrstssssqrsrsstrqprrssqsrrtqrssqqrqsrssprrrsrrsvvporsru"
     "vvvwwvtuoqvwwvwtqqvvxwwwptpqrqqsrruuttvsvwvvwwwwwxwwwwwvz"
 )
-"""Of each byte's Huffman code and of the end's, in bits: 'a' is 5. The codes follow from it, since they are canonical."""
+"""Of each byte's Huffman code and of the end's, in bits: 'a' is 5. The codes follow, since they are canonical."""
 
 Headers = Sequence[tuple[str, str]]
 

@@ -14,7 +14,7 @@ UNKNOWN = 2
 
 _BYTES = types.Array(uint8, 1, "C")
 _TREE = types.Array(int32, 1, "C")
-_PAIR = types.UniTuple(int64, 2)
+_PAIR = types.UniTuple(int64, 2)  # type: ignore[no-untyped-call]
 
 _NAME = (103, 114, 112, 99, 45, 115, 116, 97, 116, 117, 115)  # grpc-status
 _NAME_BYTES = len(_NAME)

@@ -227,14 +227,16 @@ _KINDS = {
     **dict.fromkeys(("of_stream", "free", "pend", "dirty", "answer_at", "owner", "tree", "static"), _INT32),
     **dict.fromkeys(("message_at", "header_at", "latency", "lateness", "statuses", "pause"), _INT64),
 }
-STATE: Any = types.NamedTuple([_KINDS.get(name, _BYTES) for name in State._fields], State)
+STATE: Any = types.NamedTuple(  # type: ignore[no-untyped-call]
+    [_KINDS.get(name, _BYTES) for name in State._fields], State
+)
 """Numba's type of a State; the arrays that are not named otherwise are bytes."""
 
 TEXT_BYTES = 32
 
 
 def ring_size(streams: int) -> int:
-    """Of `of_stream`, a connection: a power of two, so that a stream that is never answered is stepped over at times."""
+    """Places of `of_stream`, a connection: a power of two, and twice as many as streams, so that a free one is near."""
     return 1 << max(2 * streams - 1, 1).bit_length()
 
 

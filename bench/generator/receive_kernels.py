@@ -9,6 +9,7 @@ from __future__ import annotations
 from numba import int32, int64, types, uint8
 
 from bench.generator.answer_kernels import answer_of, count_answered, count_failed
+from bench.generator.hpack import TABLE_BYTES
 from bench.generator.hpack_kernels import UNREADABLE, read_status
 from bench.generator.http2 import (
     ACK,
@@ -32,7 +33,6 @@ from bench.generator.http2 import (
     WINDOW_BYTES,
     WINDOW_UPDATE,
 )
-from bench.generator.hpack import TABLE_BYTES
 from bench.generator.layout import (
     BAD_HEADERS,
     BAD_ORDER,
@@ -286,10 +286,10 @@ def _take_frame(state, c, kind, flags, stream, at, length, now_ns):  # type: ign
     if (connection.block_stream != 0) != (kind == CONTINUATION):
         retire(state, c, BAD_ORDER)
         return 0
-    if connection.block_stream != 0 and stream != connection.block_stream:
+    if connection.block_stream not in (0, stream):
         retire(state, c, BAD_ORDER)
         return 0
-    if flags & PADDED and (kind == DATA or kind == HEADERS):
+    if flags & PADDED and kind in (DATA, HEADERS):
         padding = int64(state.inbox[at]) if length > 0 else 0
         at += 1
         if at + padding > end:

@@ -1,4 +1,4 @@
-"""What goes to a peer: frames of requests and acknowledgements into a connection's outbox, and the outbox to the socket.
+"""What goes to a peer: frames of requests and acknowledgements into a connection's outbox, and from it to the socket.
 
 outbox  [ sent | to be sent            | room of requests      | room of control frames ]
          0      out_at                  out_fill                OUTBOX_BYTES - CONTROL_BYTES
@@ -37,6 +37,8 @@ from runtime.kernels import kernel
 
 _BYTES = types.Array(uint8, 1, "C")
 _ROOM = OUTBOX_BYTES - CONTROL_BYTES
+_LEAST_PIECE_BYTES = 16 * 1024
+"""Of a long message, before the outbox has been emptied: no frames of a few bytes."""
 
 
 @kernel(types.void(_BYTES, int64, int64), allocates=False)
@@ -155,12 +157,7 @@ def give_back(state, c, stream, amount):  # type: ignore[no-untyped-def]
 def _open_stream(state, c, s):  # type: ignore[no-untyped-def]
     """Slot s gets a stream and its HEADERS frame is in the outbox; 0 if there is no room for it."""
     connection = state.connection[c]
-    if connection.primed:
-        block = 3 if connection.tableless else 1
-    else:
-        block = 2 if connection.tableless else 0
-    if connection.tableless == 1:
-        block = 2
+    block = 1 + connection.tableless if connection.tableless else connection.primed
     start = state.header_at[block]
     length = state.header_at[block + 1] - start
     if connection.out_fill + FRAME_HEADER_BYTES + length > _ROOM:
@@ -241,8 +238,8 @@ def pump(state, c):  # type: ignore[no-untyped-def]
         if room < left and connection.out_at > 0:
             _close_up(state, c)
             room = _ROOM - connection.out_fill - FRAME_HEADER_BYTES
-        size = min(left, min(connection.peer_frame, min(connection.window, stream.window)))
-        if room <= 0 or (room < size and room < connection.peer_frame // 4):
+        size = min(left, connection.peer_frame, connection.window, stream.window)
+        if room <= 0 or (room < size and room < _LEAST_PIECE_BYTES):
             return
         size = min(size, room)
         if size > 0:

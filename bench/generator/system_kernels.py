@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -16,13 +17,13 @@ _BYTES = types.Array(uint8, 1, "C")
 _NUMBERS = types.Array(int64, 1, "C")
 
 # Pointers are passed as int64: they are 64 bits wide wherever this runs.
-_receive = types.ExternalFunction("recv", int64(int32, int64, int64, int32))
-_send = types.ExternalFunction("send", int64(int32, int64, int64, int32))
-_syscall = types.ExternalFunction("syscall", int64(int64, int64, int64, int64, int64, int64, int64))
-_clock = types.ExternalFunction("clock_gettime", int32(int32, int64))
-_errno = types.ExternalFunction("__errno_location", int64())
-_copy = types.ExternalFunction("memcpy", int64(int64, int64, int64))
-_move = types.ExternalFunction("memmove", int64(int64, int64, int64))
+_receive: Any = types.ExternalFunction("recv", int64(int32, int64, int64, int32))
+_send: Any = types.ExternalFunction("send", int64(int32, int64, int64, int32))
+_syscall: Any = types.ExternalFunction("syscall", int64(int64, int64, int64, int64, int64, int64, int64))
+_clock: Any = types.ExternalFunction("clock_gettime", int32(int32, int64))
+_errno: Any = types.ExternalFunction("__errno_location", int64())
+_copy: Any = types.ExternalFunction("memcpy", int64(int64, int64, int64))
+_move: Any = types.ExternalFunction("memmove", int64(int64, int64, int64))
 
 EPOLL_PWAIT2 = 441
 """The same number on x86-64 and on arm64; Linux 5.11."""
@@ -30,6 +31,11 @@ CLOCK_MONOTONIC = 1
 EAGAIN, EINTR = 11, 4
 NO_SIGNAL = 0x4000  # MSG_NOSIGNAL
 SET_TIMER_SLACK = 29  # prctl
+
+
+def _primitive(definition: Callable[..., Any]) -> Any:
+    """An instruction for kernels: what it is called with differs from what defines it."""
+    return intrinsic(definition)
 
 
 def _word(kind: Any, bits: int) -> Any:
@@ -41,7 +47,7 @@ def _word(kind: Any, bits: int) -> Any:
 
         return kind(array, types.int64), generate
 
-    return intrinsic(define)
+    return _primitive(define)
 
 
 load64: Any = _word(uint64, 64)
@@ -49,7 +55,7 @@ load64: Any = _word(uint64, 64)
 load32: Any = _word(types.uint32, 32)
 
 
-@intrinsic  # type: ignore[misc]
+@_primitive
 def address(_context: Any, array: Any, at: Any) -> Any:  # noqa: ARG001
     """Of byte `at` of an array of bytes, or of the first word of one of numbers, where `at` is 0."""
 
@@ -60,7 +66,7 @@ def address(_context: Any, array: Any, at: Any) -> Any:  # noqa: ARG001
     return types.int64(array, types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_primitive
 def _at_address(_context: Any, where: Any) -> Any:  # noqa: ARG001
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.load(builder.inttoptr(arguments[0], ir.IntType(32).as_pointer()))

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Self
 
 import numpy as np
 
@@ -175,7 +176,7 @@ class _Burst:
         self._reconnects = MOST_RECONNECTS
         self._epoll = select.epoll()
 
-    def __enter__(self) -> _Burst:
+    def __enter__(self) -> Self:
         self.state.run[0]["epoll"] = self._epoll.fileno()
         return self
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
-import onnx  # type: ignore[import-untyped]
+import onnx
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits, load_sample_images  # type: ignore[import-untyped]
@@ -23,8 +25,13 @@ CHECKED_IMAGES = 2
 TOKENS, VOCABULARY, WIDTH = 32, 2_000, 384
 
 
-def _model(name: str, nodes: list[onnx.NodeProto], source: onnx.ValueInfoProto, outputs: list[onnx.ValueInfoProto],
-           weights: dict[str, np.ndarray]) -> bytes:
+def _model(
+    name: str,
+    nodes: list[onnx.NodeProto],
+    source: onnx.ValueInfoProto,
+    outputs: list[onnx.ValueInfoProto],
+    weights: dict[str, np.ndarray],
+) -> bytes:
     tensors = [numpy_helper.from_array(value, key) for key, value in weights.items()]
     graph = helper.make_graph(nodes, name, [source], outputs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
@@ -66,12 +73,16 @@ def images() -> Subject:
     """A convolutional network on float32[rows, 3, 224, 224], 120 million multiplications a row, 8.4 MB of weights."""
     random = np.random.default_rng(SEED)
     nodes, weights, last = [], {}, "images"
-    for layer, (before, after) in enumerate(zip(FILTERS, FILTERS[1:], strict=False)):
+    for layer, (before, after) in enumerate(pairwise(FILTERS)):
         weights[f"w{layer}"] = random.normal(0, (2 / (9 * before)) ** 0.5, (after, before, 3, 3)).astype(np.float32)
         weights[f"b{layer}"] = random.normal(0, 0.1, after).astype(np.float32)
         nodes += [
             helper.make_node(
-                "Conv", [last, f"w{layer}", f"b{layer}"], [f"sum{layer}"], pads=[1, 1, 1, 1], strides=[_stride(layer)] * 2
+                "Conv",
+                [last, f"w{layer}", f"b{layer}"],
+                [f"sum{layer}"],
+                pads=[1, 1, 1, 1],
+                strides=[_stride(layer)] * 2,
             ),
             helper.make_node("Relu", [f"sum{layer}"], [f"active{layer}"]),
         ]
@@ -92,7 +103,12 @@ def images() -> Subject:
     )
     rows = _cuttings(random)
     return Subject(
-        "images", "224 x 224 x 3 images", graph, {"images": rows}, {"probabilities": _convolved(rows, weights)}, profile=False
+        "images",
+        "224 x 224 x 3 images",
+        graph,
+        {"images": rows},
+        {"probabilities": _convolved(rows, weights)},
+        profile=False,
     )
 
 

@@ -60,9 +60,7 @@ def strings() -> Subject:
     rows = np.array(LEVELS, object)[quarters]
     classifier = make_pipeline(OneHotEncoder(sparse_output=False), LogisticRegression()).fit(rows, labels)
     graph = _exported(classifier, initial_types=[("X", StringTensorType([None, STRING_COLUMNS]))])
-    return Subject(
-        "strings", f"{STRING_COLUMNS} string categories", graph, {"X": rows}, _answers(classifier, rows)
-    )
+    return Subject("strings", f"{STRING_COLUMNS} string categories", graph, {"X": rows}, _answers(classifier, rows))
 
 
 def wide(features: int) -> Subject:
@@ -74,6 +72,4 @@ def wide(features: int) -> Subject:
     rows = (copies + random.normal(0, 0.1, copies.shape)).astype(np.float32)
     classifier = LogisticRegression(max_iter=300).fit(rows, labels)
     graph = _exported(classifier, X=rows[:1])
-    return Subject(
-        f"wide{features}", f"linear, {features:,} features", graph, {"X": rows}, _answers(classifier, rows)
-    )
+    return Subject(f"wide{features}", f"linear, {features:,} features", graph, {"X": rows}, _answers(classifier, rows))

@@ -5,22 +5,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from bench.matrix.subject import Subject
+from bench.tensors import PROTOCOL_NAMES, decoded, encoded
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from runtime.onnx.signature import read_signature
 from runtime.profile.of_signature import schema_of
 from runtime.profile.reference import Profile
 from runtime.profile.summary import Summary
 from runtime.repository.statistics_settings import StatisticsSettings
-
-PROTOCOL_NAMES = {"float32": "FP32", "int64": "INT64", "object": "BYTES"}
-DTYPES = {"FP32": np.dtype(np.float32), "INT64": np.dtype(np.int64)}
-LENGTH = np.dtype("<u4")
-"""Of a string, before its bytes, in a raw tensor of datatype BYTES."""
 
 POOL_BYTES = 64 << 20
 POOL = 64
@@ -39,6 +36,13 @@ class Workload:
     @property
     def request_bytes(self) -> int:
         return len(self.requests[0])
+
+    def streamed_objection(self, index: int, reply: bytes) -> str | None:
+        """The same of a serialised ModelStreamInferResponse."""
+        response = pb.ModelStreamInferResponse.FromString(reply)
+        if response.error_message:
+            return f"request {index}: {response.error_message}"
+        return self.objection(index, response.infer_response.SerializeToString())
 
     def objection(self, index: int, reply: bytes) -> str | None:
         """Why `reply`, a serialised ModelInferResponse, is not the answer to request `index`; None if it is."""
@@ -64,32 +68,21 @@ def _start(value: np.ndarray) -> str:
     return f"{list(value.shape)} {value.ravel()[:8].tolist()}"
 
 
-def encoded(value: np.ndarray) -> bytes:
-    """As raw_input_contents has it."""
-    if value.dtype != object:
-        return value.tobytes()
-    texts = [str(each).encode() for each in value.ravel()]
-    return b"".join(LENGTH.type(len(text)).tobytes() + text for text in texts)
-
-
-def decoded(datatype: str, shape: tuple[int, ...], raw: bytes) -> np.ndarray:
-    """The opposite of `encoded`; strings are an array of objects."""
-    if datatype != "BYTES":
-        return np.frombuffer(raw, DTYPES[datatype]).reshape(shape)
-    texts, at = [], 0
-    while at < len(raw):
-        end = at + LENGTH.itemsize + int(np.frombuffer(raw, LENGTH, 1, at)[0])
-        texts.append(raw[at + LENGTH.itemsize : end].decode())
-        at = end
-    return np.array(texts, object).reshape(shape)
-
-
 def request(model: str, tensors: dict[str, np.ndarray]) -> bytes:
     message = pb.ModelInferRequest(model_name=model)
     for name, value in tensors.items():
         message.inputs.add(name=name, datatype=PROTOCOL_NAMES[value.dtype.name], shape=value.shape)
         message.raw_input_contents.append(encoded(value))
     return message.SerializeToString()
+
+
+def feeds_of(request: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a serialised request, by name."""
+    message = pb.ModelInferRequest.FromString(request)
+    return {
+        tensor.name: decoded(tensor.datatype, tuple(tensor.shape), raw)
+        for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True)
+    }
 
 
 def session_of(graph: bytes | str) -> onnxruntime.InferenceSession:
@@ -121,7 +114,7 @@ def write(subject: Subject, root: Path, model: str | None = None, versions: int 
     first.mkdir(parents=True)
     graph = first / "model.onnx"
     graph.write_bytes(subject.graph)
-    np.savez(first / "warmup.npz", **{name: _plain(values) for name, values in subject.take(0, 3).items()})
+    save(first / "warmup.npz", subject.take(0, 3))
     profile = _profile(subject) if subject.profile else None
     for version in range(1, versions + 1):
         if version > 1:
@@ -132,6 +125,12 @@ def write(subject: Subject, root: Path, model: str | None = None, versions: int 
     if settings:
         (folder / "model.yaml").write_text(settings)
     return graph
+
+
+def save(file: Path, tensors: dict[str, np.ndarray]) -> None:
+    """As an npz file, by name; strings as numpy's `str`."""
+    plain: dict[str, Any] = {name: _plain(values) for name, values in tensors.items()}
+    np.savez(file, **plain)
 
 
 def _plain(values: np.ndarray) -> np.ndarray:

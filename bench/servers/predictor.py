@@ -1,11 +1,9 @@
 """What one writes around a model without a gateway: decode, one ONNX Runtime run a request, encode."""
 
-import numpy as np
 import onnxruntime
 
+from bench.tensors import PROTOCOL_NAMES, decoded, encoded
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
-
-PROTOCOL_NAMES = {np.dtype(np.float32): "FP32", np.dtype(np.int64): "INT64"}
 
 
 class Predictor:
@@ -17,11 +15,11 @@ class Predictor:
 
     def infer(self, request: pb.ModelInferRequest, _context: object = None) -> pb.ModelInferResponse:
         feeds = {
-            tensor.name: np.frombuffer(raw, np.float32).reshape(tensor.shape)
+            tensor.name: decoded(tensor.datatype, tuple(tensor.shape), raw)
             for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)
         }
         response = pb.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
         for name, value in zip(self._output_names, self._session.run(self._output_names, feeds), strict=True):
-            response.outputs.add(name=name, datatype=PROTOCOL_NAMES[value.dtype], shape=value.shape)
-            response.raw_output_contents.append(value.tobytes())
+            response.outputs.add(name=name, datatype=PROTOCOL_NAMES[value.dtype.name], shape=value.shape)
+            response.raw_output_contents.append(encoded(value))
         return response

@@ -11,7 +11,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from bench.servers import HOST, ONE_PROCESS, PATH
 
-POSTED_CALLS = 128
+POSTED_CALLS = 2048
 """Twice the heaviest load in flight, so that a new call never waits to be asked for."""
 
 ARRIVED, REPLIED = "arrived", "replied"

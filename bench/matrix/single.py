@@ -1,0 +1,5 @@
+"""placeholder"""
+
+from bench.matrix.case import Section
+
+SINGLE: tuple[Section, ...] = ()
