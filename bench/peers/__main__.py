@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import tempfile
@@ -16,7 +15,8 @@ from bench.__main__ import TABLE_WIDTH, WARM_UP_SHARE, caption_of, generator_of,
 from bench.catalogue import AIO_ECHO, AIO_ONNX, ALL_ON, QUEUE_ECHO, SYNC_ECHO, SYNC_ONNX, UNOBSERVED, ServerSpec
 from bench.peers.choice import KEYS, NAMES, chosen, tried
 from bench.peers.install import NotInstalled, versions_of
-from bench.peers.report import HEADINGS, LIMIT_HEADINGS, document, limit_rows, markdown, rows_of, table
+from bench.peers.report import HEADINGS, LIMIT_HEADINGS, limit_rows, markdown, rows_of, table
+from bench.report.of_peers import of_peers
 from bench.rounds import Bench, Plan, Results
 
 OWN = (AIO_ECHO, SYNC_ECHO, AIO_ONNX, SYNC_ONNX, QUEUE_ECHO, UNOBSERVED, ALL_ON)
@@ -56,16 +56,16 @@ def _measure(bench: Bench) -> tuple[Results, list[dict[int, inprocess.Limit]]]:
 
 
 def _caption(bench: Bench, missing: dict[str, str]) -> str:
-    shown = [
-        f"{package} {versions_of(name)[package]}"
-        for name in NAMES
-        if name not in missing
-        for package in PACKAGES_SHOWN[name]
-    ]
+    shown = [f"{package} {number}" for name in NAMES if name not in missing for package, number in _shown(name)]
     return (
         f"{caption_of(bench)}, {', '.join(shown)}\n"
         "ratios: medians, least and greatest of the rounds' own; above 1 driftgate is the faster, in both columns"
     )
+
+
+def _shown(name: str) -> list[tuple[str, str]]:
+    """Packages of a peer and their versions."""
+    return [(package, versions_of(name)[package]) for package in PACKAGES_SHOWN[name]]
 
 
 @click.command()
@@ -75,7 +75,12 @@ def _caption(bench: Bench, missing: dict[str, str]) -> str:
 @click.option("--load", type=click.Choice(["auto", "h2load", "client"]), default="auto", show_default=True)
 @click.option("--settings", is_flag=True, help="Measure the peers alone, with all settings that were tried.")
 @click.option("--strict", is_flag=True, help="Fail too where a peer cannot be set up.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all samples there.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures of all rounds.",
+)
 @click.option("--markdown", "markdown_file", type=click.Path(dir_okay=False, path_type=Path), help="And the tables.")
 def main(
     *,
@@ -108,7 +113,8 @@ def main(
     console.print(table(None, LIMIT_HEADINGS, loops))
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(document(bench, results, limits, missing), indent=2) + "\n")
+        peers = {package: number for name in NAMES if name not in missing for package, number in _shown(name)}
+        json_file.write_text(of_peers(bench, results, limits, peers).to_json())
     if markdown_file is not None:
         markdown_file.parent.mkdir(parents=True, exist_ok=True)
         tables = (markdown(HEADINGS, rows_of(results, specs)), markdown(LIMIT_HEADINGS, loops))

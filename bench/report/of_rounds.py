@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bench.catalogue import AIO_ECHO, ALL_ON, DRIFTGATE, SYNC_ECHO, UNMEASURED, UNOBSERVED, ServerSpec
 from bench.report.results import Column, Results, Row, Table, Values
@@ -66,7 +66,7 @@ def of_rounds(
     name: str = "servers",
     title: str = "One core for the server",
     more: tuple[Table, ...] = (),
-    versions: dict[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> Results:
     """`more`: further tables of the run."""
     workload = bench.workload
