@@ -18,7 +18,7 @@ import psutil  # type: ignore[import-untyped]
 from bench import cores, model
 from bench.catalogue import ALL_ON, UNOBSERVED, ServerSpec, Site
 from bench.generators import generator_of
-from bench.process import REPOSITORY_ROOT, free_ports, running
+from bench.process import REPOSITORY_ROOT, ServerFailed, free_ports, running
 from bench.receiver import receiving
 from bench.report.markdown import report_text
 from bench.report.results import Column, Row, Table
@@ -175,7 +175,10 @@ def main(rounds: int, seconds: float, json_file: Path | None) -> None:
         workload = model.build(Path(folder))
         generator = generator_of("wire", workload, Path(folder)).for_models
         stand = Stand(workload, generator, pair, seconds)
-        taken = [measure_all(stand) for _ in range(rounds)]
+        try:
+            taken = [measure_all(stand) for _ in range(rounds)]
+        except (ServerFailed, LoadFailed) as error:
+            raise click.ClickException(str(error)) from error
     results = results_of(
         "bench.stages",
         (stages_table(taken), rates_table(taken)),
