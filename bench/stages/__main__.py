@@ -23,7 +23,7 @@ from bench.receiver import receiving
 from bench.report.markdown import report_text
 from bench.report.results import Column, Row, Table
 from bench.report.setting import results_of
-from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Generator, Load, LoadFailed
+from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Generator, LoadFailed
 from bench.stages.attribution import Profile, attribute
 from bench.stages.clocks import DUMP_FILE
 from bench.stages.mapping import STAGES
