@@ -5,13 +5,13 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 MODELS ?= .demo/models
 
-.PHONY: demo serve test lint format bench bench-peers docs clean
+.PHONY: demo serve test lint format bench bench-peers bench-stages docs clean
 
 $(STAMP): pyproject.toml constraints.txt protos/build_backend.py $(shell find protos -name '*.proto')
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "driftgate needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools grpcio-tools
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[test,lint]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[bench,test,lint]'
 	$(RUN) -c 'import gateway.worker.main, gateway.control.main, gateway.shadow.main' # compiles the kernels, so that the first start is quick
 	@touch $@
 
@@ -30,6 +30,7 @@ lint: $(STAMP) ## style, types, layers, and docs that must match the code
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(RUN) docs/generate.py --check
+	$(RUN) -m bench.report --check
 
 format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .
@@ -41,8 +42,12 @@ bench: $(STAMP) ## driftgate beside stock gRPC servers, one core each, one table
 bench-peers: $(STAMP) ## driftgate beside MLServer and Triton, which are set up in .bench/peers, one core each
 	$(RUN) -m bench.peers
 
-docs: $(STAMP) ## the generated reference
+bench-stages: $(STAMP) ## where the processor time of a request goes, stage by stage
+	$(RUN) -m bench.stages
+
+docs: $(STAMP) ## the generated reference, and what documents quote of published results
 	$(RUN) docs/generate.py
+	$(RUN) -m bench.report --publish
 
 clean:
 	rm -rf $(VENV) .bench .demo build dist *.egg-info gateway/wire/pb

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import signal
 import sys
 import tempfile
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -19,13 +17,13 @@ from rich.markup import escape
 
 from bench import cores, model
 from bench.canary import canary_cost, render_canary
-from bench.catalogue import OBSERVED, SERVERS, ServerSpec
-from bench.costs import cost_of, is_of_interest, render_costs
+from bench.catalogue import SERVERS, ServerSpec
+from bench.costs import is_of_interest, render_costs
 from bench.generators import Choice, generator_of
-from bench.machine import machine, versions
-from bench.rounds import Bench, Plan, Results
+from bench.report.of_rounds import of_rounds
+from bench.rounds import Bench, Plan
 from bench.sample import MANY_IN_FLIGHT, Sample
-from bench.table import render, summarise
+from bench.table import render
 
 WARM_UP_SHARE = 1 / 3
 """Of a load's seconds, before it and not counted: time for lazy imports, allocators and the CPU's clock."""
@@ -71,27 +69,6 @@ def caption_of(bench: Bench) -> str:
     )
 
 
-def _document(bench: Bench, results: Results) -> dict[str, object]:
-    rows = {spec.key: summarise(results.rounds, spec) for spec in bench.plan.servers}
-    costs = {spec.key: cost_of(results.rounds, spec) for spec in OBSERVED}
-    canary = canary_cost(results.rounds)
-    return {
-        "load_generator": bench.generator.name,
-        "request_bytes": len(bench.workload.request),
-        "rounds": bench.plan.rounds,
-        "seconds": bench.plan.seconds,
-        "warm_up_seconds": bench.plan.warm_up_seconds,
-        "cores": asdict(bench.cores),
-        "machine": machine(),
-        "versions": versions(),
-        "servers": {key: asdict(row) for key, row in rows.items() if row is not None},
-        "costs_of_observing": {key: asdict(cost) for key, cost in costs.items() if cost is not None},
-        "cost_of_a_canary": asdict(canary) if canary is not None else None,
-        "failures": results.failures,
-        "samples": [{key: asdict(sample) for key, sample in samples.items()} for samples in results.rounds],
-    }
-
-
 def terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
     # Leaves through the context managers, which end the server and remove its folder.
     raise SystemExit(128 + signal.SIGTERM)
@@ -103,7 +80,12 @@ def terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 @click.option("--servers", callback=_choose, help=f"Some of: {','.join(spec.key for spec in SERVERS)}.")
 @click.option("--load", type=click.Choice(get_args(Choice)), default="wire", show_default=True)
 @click.option("--smoke", is_flag=True, help="One short round: shows that everything runs; its figures mean nothing.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all samples there.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures of all rounds there.",
+)
 def main(
     *, seconds: float, rounds: int, servers: tuple[ServerSpec, ...], load: Choice, smoke: bool, json_file: Path | None
 ) -> None:
@@ -128,7 +110,7 @@ def main(
         console.print(render_canary(results))
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(_document(bench, results), indent=2) + "\n")
+        json_file.write_text(of_rounds(bench, results).to_json())
     if results.failures or any(sample.errors for samples in results.rounds for sample in samples.values()):
         raise SystemExit(1)
 

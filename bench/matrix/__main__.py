@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import tempfile
@@ -14,10 +13,10 @@ from rich.markup import escape
 
 from bench import cores
 from bench.__main__ import WARM_UP_SHARE, terminated
-from bench.machine import machine, versions
 from bench.matrix.case import Outcome, Section, Setting
 from bench.matrix.sections import SECTIONS as INTERLEAVED
 from bench.matrix.single import SINGLE
+from bench.report.setting import results_of
 
 SECTIONS: tuple[Section, ...] = (*INTERLEAVED, *SINGLE)
 TABLE_WIDTH = 200
@@ -31,17 +30,22 @@ def _tell(line: str) -> None:
 
 def _write(file: Path, outcomes: dict[str, Outcome], setting: Setting) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "machine": machine(),
-        "versions": versions(),
-        "cores": {"server": setting.cores.server, "load": setting.cores.load},
-        "load_generator": "wire",
-        "round_count": setting.rounds,
-        "seconds": setting.seconds,
-        "warm_up_seconds": setting.warm_up_seconds,
-        "sections": {name: outcome.document for name, outcome in outcomes.items()},
-    }
-    file.write_text(json.dumps(document, indent=1) + "\n")
+    results = results_of(
+        "bench.matrix",
+        tuple(table for outcome in outcomes.values() for table in outcome.report),
+        cores=setting.cores,
+        rounds=setting.rounds,
+        seconds=setting.seconds,
+        warm_up_seconds=setting.warm_up_seconds,
+        generator="wire",
+        failures={f"{name}, {case}": why for name, outcome in outcomes.items() for case, why in _failures(outcome)},
+    )
+    file.write_text(results.to_json())
+
+
+def _failures(outcome: Outcome) -> list[tuple[str, str]]:
+    failures = outcome.document.get("failures", {})
+    return list(failures.items()) if isinstance(failures, dict) else []
 
 
 @click.command()
@@ -51,7 +55,12 @@ def _write(file: Path, outcomes: dict[str, Outcome], setting: Setting) -> None:
 @click.option("--minutes", default=10.0, show_default=True, help="Of the section tail.", type=click.FloatRange(0.05))
 @click.option("--cases", default="*", show_default=True, help="Some of the cases, as images-*,linear-*.")
 @click.option("--smoke", is_flag=True, help="One short round: shows that everything runs; its figures mean nothing.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all samples there.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures of all rounds there.",
+)
 def main(
     *,
     names: tuple[str, ...],

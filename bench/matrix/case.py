@@ -12,6 +12,7 @@ from rich.table import Table
 from bench.catalogue import ServerSpec
 from bench.cores import Cores
 from bench.matrix.workload import Workload
+from bench.report.results import Table as Figures
 from bench.sample import Load, Measurement
 
 Round = Mapping[str, Mapping[str, Measurement]]
@@ -82,11 +83,15 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`document`: as JSON takes it; `failed`: a server failed, answered wrongly, or lost telemetry."""
+    """`report`: what is written of it, in the form of all benchmarks; `document`: more, as JSON takes it.
+
+    `failed`: a server failed, answered wrongly, or lost telemetry.
+    """
 
     tables: tuple[Table, ...]
     document: dict[str, object]
     failed: bool
+    report: tuple[Figures, ...] = ()
 
 
 class Section(Protocol):

@@ -14,6 +14,7 @@ from bench.matrix.case import Case, Claim, Outcome, Setting, Step
 from bench.matrix.table import render, render_claims, rows_of, verdicts
 from bench.matrix.workload import Workload
 from bench.process import ServerFailed
+from bench.report.of_matrix import cases_table, claims_table
 from bench.sample import Generator, LoadFailed, Measurement
 from bench.servers import PATH, STREAM_PATH
 from bench.turn import Place, Question, Turn, take_turn
@@ -61,6 +62,10 @@ class Interleaved:
                 ],
             },
             failed=bool(results.failures) or any(row.errors for row in rows),
+            report=(
+                cases_table(self.name, self.title, cases, results.rounds, self.caption),
+                *([claims_table(self.name, self.claims, results.rounds)] if judged else []),
+            ),
         )
 
     def _method(self, setting: Setting) -> str:

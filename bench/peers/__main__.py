@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import tempfile
@@ -18,7 +17,8 @@ from bench.catalogue import AIO_ECHO, AIO_ONNX, ALL_ON, QUEUE_ECHO, SYNC_ECHO, S
 from bench.generators import Choice, generator_of
 from bench.peers.choice import KEYS, NAMES, TRIED, set_up
 from bench.peers.install import versions_of
-from bench.peers.report import HEADINGS, LIMIT_HEADINGS, document, limit_rows, markdown, rows_of, table
+from bench.peers.report import HEADINGS, LIMIT_HEADINGS, limit_rows, markdown, rows_of, table
+from bench.report.of_peers import of_peers
 from bench.rounds import Bench, Plan, Results
 
 OWN = (AIO_ECHO, SYNC_ECHO, AIO_ONNX, SYNC_ONNX, QUEUE_ECHO, UNOBSERVED, ALL_ON)
@@ -56,18 +56,18 @@ def _measure(bench: Bench) -> tuple[Results, list[dict[int, inprocess.Limit]]]:
 
 
 def _caption(bench: Bench, missing: dict[str, str]) -> str:
-    shown = [
-        f"{package} {versions_of(name)[package]}"
-        for name in NAMES
-        if name not in missing
-        for package in PACKAGES_SHOWN[name]
-    ]
+    shown = [f"{package} {number}" for name in NAMES if name not in missing for package, number in _shown(name)]
     return (
         f"{caption_of(bench)}, {', '.join(shown)}\n"
         "all on to it: driftgate's rate with all on to the server's; its to all on's: the server's p50 to driftgate's; "
         "above 1 driftgate is the faster\n"
         "ratios: medians, least and greatest of the rounds' own"
     )
+
+
+def _shown(name: str) -> list[tuple[str, str]]:
+    """Packages of a peer and their versions."""
+    return [(package, versions_of(name)[package]) for package in PACKAGES_SHOWN[name]]
 
 
 @click.command()
@@ -77,7 +77,12 @@ def _caption(bench: Bench, missing: dict[str, str]) -> str:
 @click.option("--load", type=click.Choice(get_args(Choice)), default="wire", show_default=True)
 @click.option("--settings", is_flag=True, help="The peers alone, with all settings that were tried, not --servers.")
 @click.option("--strict", is_flag=True, help="Fail too where a peer cannot be set up.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all samples there.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures of all rounds.",
+)
 @click.option("--markdown", "markdown_file", type=click.Path(dir_okay=False, path_type=Path), help="And the tables.")
 def main(
     *,
@@ -110,7 +115,8 @@ def main(
     console.print(table(None, LIMIT_HEADINGS, loops))
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(document(bench, results, limits, missing), indent=2) + "\n")
+        peers = {package: number for name in NAMES if name not in missing for package, number in _shown(name)}
+        json_file.write_text(of_peers(bench, results, limits, peers).to_json())
     if markdown_file is not None:
         markdown_file.parent.mkdir(parents=True, exist_ok=True)
         tables = (markdown(HEADINGS, rows_of(results, specs)), markdown(LIMIT_HEADINGS, loops))

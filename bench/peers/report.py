@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from rich import box
 from rich.table import Table
 
 from bench.catalogue import ServerSpec
 from bench.inprocess import ROWS, Limit
-from bench.machine import machine, versions
 from bench.peers.against import Against, InProcess, Spread, against, in_process
-from bench.peers.choice import NAMES
-from bench.peers.install import versions_of
-from bench.rounds import Bench, Results
+from bench.rounds import Results
 from bench.table import DISTURBED, load_core
 
 HEADINGS = (
@@ -76,30 +71,6 @@ def markdown(headings: tuple[str, ...], rows: list[list[str]]) -> str:
         *rows,
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def document(
-    bench: Bench, results: Results, limits: list[dict[int, Limit]], missing: dict[str, str]
-) -> dict[str, object]:
-    compared = {spec.key: against(results.rounds, spec) for spec in bench.plan.servers}
-    loops = [in_process(limits, results.rounds, rows) for rows in ROWS]
-    return {
-        "load_generator": bench.generator.name,
-        "request_bytes": len(bench.workload.request),
-        "rounds": bench.plan.rounds,
-        "seconds": bench.plan.seconds,
-        "warm_up_seconds": bench.plan.warm_up_seconds,
-        "cores": asdict(bench.cores),
-        "machine": machine(),
-        "versions": versions(),
-        "versions_of_peers": {name: versions_of(name) for name in NAMES if name not in missing},
-        "not_set_up": missing,
-        "against": {key: asdict(row) for key, row in compared.items() if row is not None},
-        "in_process": [asdict(each) for each in loops if each is not None],
-        "failures": results.failures,
-        "samples": [{key: asdict(sample) for key, sample in samples.items()} for samples in results.rounds],
-        "in_process_samples": [[asdict(limit) for limit in by_rows.values()] for by_rows in limits],
-    }
 
 
 def _range(spread: Spread | None, form: str) -> str:
