@@ -75,10 +75,11 @@ def _conventions() -> str:
             code(ANSWERED_BY),
             "response header",
             (
-                'What answered, an Item of RFC 9651: `3;digest="sha256:<hex>";variant="canary";reason=sticky`. The version; '
-                "the digest of its files; the arm that was taken: `default`, `pinned`, a label, a variant, `rule/variant`; "
-                "what chose it: `default`, `version`, `label`, `rule`, `sticky` or `drawn`. Variant and reason only where "
-                "the model has a route or the client named a version or label. Unary calls only."
+                'What answered, an Item of RFC 9651: `3;digest="sha256:<hex>";variant="canary";reason=sticky`: the '
+                "version, the digest of its files, the arm that was taken (`default`, `pinned`, a label, a variant, "
+                "`rule/variant`), and what chose it (`default`, `version`, `label`, `rule`, `sticky` or `drawn`). "
+                "Variant and reason only where the model has a route or the client named a version or label. Unary "
+                "calls only."
             ),
         ),
         (code(GRPC_ERRORS), "request, ModelStreamInfer", "`true`: an error ends the stream with a status."),
