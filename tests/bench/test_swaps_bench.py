@@ -1,4 +1,4 @@
-"""Versions of `python -m bench.swaps` differ in weight and in nothing else; its table has each kind beside the steady."""
+"""Versions of `python -m bench.swaps` differ in weight alone; its table has each kind of slice beside the steady."""
 
 from __future__ import annotations
 
