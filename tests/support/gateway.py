@@ -155,12 +155,12 @@ class Gateway:
         samples = [sample for family in families for sample in family.samples if sample.name == name]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
-    def stop(self) -> int:
+    def stop(self, timeout_seconds: float = STOP_SECONDS) -> int:
         """SIGTERM; answers the exit status, and fails if a process of the tree is left."""
         assert self.process is not None
         tree = [self.supervisor, *self.supervisor.children(recursive=True)] if self.process.poll() is None else []
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(STOP_SECONDS)
+        status = self.process.wait(timeout_seconds)
         self.process = None
         _, left = psutil.wait_procs(tree[1:], timeout=5)
         assert not left, f"processes were left behind: {left}"

@@ -1,0 +1,36 @@
+"""Work that gives way to whoever answers clients.
+
+A thread that has to wait for a core that others want is no harm where nobody waits for what it does; a worker that has
+to wait for one is felt by every request in flight in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+GIVING_WAY_NICE = 10  # a tenth of a core that a worker wants too, and all of one that is idle
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def give_way() -> None:
+    """The calling thread, and those that it starts, for good: only the privileged may take it back."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, 0, GIVING_WAY_NICE)  # on Linux, 0 is the calling thread
+
+
+async def in_background(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As asyncio.to_thread, on a thread of its own that gives way. While it has the interpreter's lock, so does what
+    waits for that: it is for work of milliseconds, or that lets go of the lock.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="background", initializer=give_way)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, lambda: work(*args, **kwargs))
+    finally:
+        pool.shutdown(wait=False)
