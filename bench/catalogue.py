@@ -88,6 +88,15 @@ SYNC_ECHO = ServerSpec("sync-echo", "grpc.server echo", module_command("sync_ech
 AIO_ONNX = ServerSpec("aio-onnx", "grpc.aio + onnxruntime", module_command("aio_onnx", with_model=True))
 SYNC_ONNX = ServerSpec("sync-onnx", "grpc.server + onnxruntime", module_command("sync_onnx", with_model=True))
 QUEUE_ECHO = ServerSpec("queue-echo", "completion-queue echo", module_command("queue_echo"), echoes=True)
+POLLED_ECHO = ServerSpec(
+    "queue-echo-polled",
+    "the same, polling its sockets",
+    module_command("queue_echo"),
+    echoes=True,
+    environment=WORKER_ENVIRONMENT,
+)
+"""With the workers' own setting of gRPC: the thread that polls the queue reads the sockets, without the event engine."""
+
 
 DRIFTGATE = ServerSpec("driftgate", "driftgate, queue", _driftgate, has_readyz=True, environment=QUEUE)
 CANARY = ServerSpec(
@@ -154,11 +163,12 @@ SERVERS = (
         environment={"DRIFTGATE_TRANSPORT": "public"},
     ),
     QUEUE_ECHO,
+    POLLED_ECHO,
     UNOBSERVED,
     UNMEASURED,
     EXPORTING,
     ALL_ON,
     SDK,
 )
-OBSERVED = (UNOBSERVED, UNMEASURED, DRIFTGATE, EXPORTING, SDK)
-"""Alike but for what they record and export: what that costs is the difference to the first."""
+OBSERVED = (UNOBSERVED, UNMEASURED, DRIFTGATE, EXPORTING, ALL_ON, SDK)
+"""Alike but for what they record, export and route: what that costs is the difference to the first."""

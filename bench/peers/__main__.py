@@ -13,7 +13,17 @@ from rich.console import Console
 
 from bench import cores, inprocess, model
 from bench.__main__ import TABLE_WIDTH, WARM_UP_SHARE, caption_of, report, terminated
-from bench.catalogue import AIO_ECHO, AIO_ONNX, ALL_ON, QUEUE_ECHO, SYNC_ECHO, SYNC_ONNX, UNOBSERVED, ServerSpec
+from bench.catalogue import (
+    AIO_ECHO,
+    AIO_ONNX,
+    ALL_ON,
+    POLLED_ECHO,
+    QUEUE_ECHO,
+    SYNC_ECHO,
+    SYNC_ONNX,
+    UNOBSERVED,
+    ServerSpec,
+)
 from bench.generators import Choice, generator_of
 from bench.peers.choice import KEYS, NAMES, TRIED, set_up
 from bench.peers.install import versions_of
@@ -21,7 +31,7 @@ from bench.peers.report import HEADINGS, LIMIT_HEADINGS, limit_rows, markdown, r
 from bench.report.of_peers import of_peers
 from bench.rounds import Bench, Plan, Results
 
-OWN = (AIO_ECHO, SYNC_ECHO, AIO_ONNX, SYNC_ONNX, QUEUE_ECHO, UNOBSERVED, ALL_ON)
+OWN = (AIO_ECHO, SYNC_ECHO, AIO_ONNX, SYNC_ONNX, QUEUE_ECHO, POLLED_ECHO, UNOBSERVED, ALL_ON)
 DEFAULT = (*KEYS, *(spec.key for spec in OWN))
 PACKAGES_SHOWN = {"mlserver": ("mlserver",), "triton": ("nvidia-pytriton",)}
 SERVERS_HELP = f"Some of: {','.join(DEFAULT)}; of the settings that were tried: {','.join(TRIED)}."

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bench.catalogue import AIO_ECHO, ALL_ON, DRIFTGATE, SYNC_ECHO, UNMEASURED, UNOBSERVED, ServerSpec
+from bench.catalogue import (
+    AIO_ECHO,
+    ALL_ON,
+    DRIFTGATE,
+    POLLED_ECHO,
+    QUEUE_ECHO,
+    SYNC_ECHO,
+    UNMEASURED,
+    UNOBSERVED,
+    ServerSpec,
+)
 from bench.report.results import Column, Results, Row, Table, Values
 from bench.report.setting import results_of
 from bench.rounds import Bench
@@ -33,6 +43,8 @@ MEASURED: dict[Column, Callable[[Sample], float | None]] = {
 DERIVED = (
     Column("to_sync_echo", "to `grpc.server` echo", "", ".2f", of="rate_64", to=SYNC_ECHO.key),
     Column("to_aio_echo", "to `grpc.aio` echo", "", ".2f", of="rate_64", to=AIO_ECHO.key),
+    Column("to_queue_echo", "to queue echo", "", ".2f", of="rate_64", to=QUEUE_ECHO.key),
+    Column("to_polled_echo", "to polled echo", "", ".2f", of="rate_64", to=POLLED_ECHO.key),
     Column("to_off", "to all off", "", ".2f", spread=True, of="rate_64", to=UNOBSERVED.key),
     Column("to_unmeasured", "to statistics off", "", ".2f", spread=True, of="rate_64", to=UNMEASURED.key),
     Column("to_one_version", "to one version", "", ".2f", spread=True, of="rate_64", to=DRIFTGATE.key),
