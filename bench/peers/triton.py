@@ -42,7 +42,8 @@ parameters {{ key: "model_file" value: {{ string_value: "{model_file}" }} }}
 class Settings:
     """`preferred`: sizes of batches for which Triton waits; `delay_us`: for how long. `batching`: of requests at all.
 
-    `pool`: --grpc-infer-allocation-pool-size; `queue`: how many spans wait for their export, None for the default.
+    `pool`: --grpc-infer-allocation-pool-size, as many as requests are in flight, None for Triton's default of 8.
+    `queue`: how many spans wait for their export, None for the default of 2,048.
     """
 
     batching: bool = True
@@ -50,7 +51,7 @@ class Settings:
     delay_us: int = 0
     preferred: tuple[int, ...] = ()
     max_batch: int = 64
-    pool: int | None = None
+    pool: int | None = 64
     queue: int | None = None
 
 

@@ -8,7 +8,7 @@ import pytest
 from support.receiver import OtlpReceiver
 
 from bench import cores, model
-from bench.catalogue import EXPORTING, SDK, ServerSpec, Site
+from bench.catalogue import ALL_ON, EXPORTING, SDK, ServerSpec, Site
 from bench.generators import generator_of
 from bench.model import Workload
 from bench.probe import REPEATS, reply_bytes
@@ -27,7 +27,7 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
     return model.build(tmp_path_factory.mktemp("bench"))
 
 
-@pytest.mark.parametrize("spec", [EXPORTING, SDK], ids=lambda spec: spec.key)
+@pytest.mark.parametrize("spec", [EXPORTING, ALL_ON, SDK], ids=lambda spec: spec.key)
 def test_a_sample_accounts_for_every_request(spec: ServerSpec, workload: Workload, tmp_path: Path) -> None:
     generator = generator_of("wire", workload, tmp_path)
     bench = Bench(workload, generator, cores.choose(), Plan((spec,), 1, 0.3, warm_up_seconds=0.1))
@@ -40,7 +40,7 @@ def test_a_sample_accounts_for_every_request(spec: ServerSpec, workload: Workloa
     assert exported.recorded >= sample.many.burst.offered + sample.one.burst.offered + 4 * REPEATS
     assert (exported.server_spans, exported.lost) == (exported.recorded, 0)
     assert exported.data_points > 0
-    assert (exported.run_spans > 0) == (exported.log_records > 0) == (spec is EXPORTING)
+    assert (exported.run_spans > 0) == (exported.log_records > 0) == (spec is not SDK)
     assert 0 < sample.many.receiver_busy < sample.many.load_busy
 
 

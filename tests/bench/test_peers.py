@@ -219,8 +219,8 @@ def test_only_the_peers_that_are_asked_for_are_set_up(monkeypatch: pytest.Monkey
     monkeypatch.setattr(triton, "home", lambda: HOME)
     monkeypatch.setattr(mlserver, "home", lambda: pytest.fail("nobody asked for it"))
 
-    specs, missing = set_up(frozenset({"triton-traced", "triton-pool", "driftgate-all"}))
+    specs, missing = set_up(frozenset({"triton-traced", "triton-two", "driftgate-all"}))
 
-    assert {spec.key for spec in specs} == {"triton-traced", "triton-pool"}
+    assert {spec.key for spec in specs} == {"triton-traced", "triton-two"}
     assert missing == {}
     assert {spec.key for spec in set_up(frozenset(key for key in TRIED if key.startswith("triton")))[0]} <= set(TRIED)
