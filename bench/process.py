@@ -122,9 +122,7 @@ def _destination(spec: ServerSpec, site: Site) -> dict[str, str]:
 
 
 @contextmanager
-def running(
-    spec: ServerSpec, site: Site, *cores: int, start_seconds: float = START_SECONDS
-) -> Iterator[RunningServer]:
+def running(spec: ServerSpec, site: Site, *cores: int, start_seconds: float = START_SECONDS) -> Iterator[RunningServer]:
     """The server, ready, with its whole tree started on `cores`. Raises ServerFailed."""
     if spec.set_up is not None:
         spec.set_up(site)
