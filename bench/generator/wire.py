@@ -59,8 +59,8 @@ class WireGenerator:
 
     It is asked once for each distinct reply to a request, over the life of the generator: replies are told apart by
     their bytes. `path`: of the RPC; `headers`: sent with each request. What is unanswered `grace_seconds` after a
-    burst's end has failed. `slow_ms`: answers that take longer are told of with their time. Arrivals of an open loop
-    follow from `seed`.
+    burst's end has failed. Arrivals of an open loop follow from `seed`. `slow_ms`: when answers came that took longer
+    is told.
     """
 
     name = "wire"
