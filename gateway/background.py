@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, ParamSpec, TypeVar
 
 GIVING_WAY_NICE = 10  # a tenth of a core that a worker wants too, and all of one that is idle
 
@@ -25,12 +25,24 @@ def give_way() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, GIVING_WAY_NICE)  # on Linux, 0 is the calling thread
 
 
+_under_way: set[Future[Any]] = set()
+
+
 async def in_background(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """As asyncio.to_thread, on a thread of its own that gives way. While it has the interpreter's lock, so does what
-    waits for that: it is for work of milliseconds, or that lets go of the lock.
+    """As asyncio.to_thread, on a thread of its own that gives way; a cancellation does not wait for it.
+
+    While it has the interpreter's lock, so does what waits for that: it is for work of milliseconds, or that lets go
+    of the lock.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="background", initializer=give_way)
-    try:
-        return await asyncio.get_running_loop().run_in_executor(pool, lambda: work(*args, **kwargs))
-    finally:
-        pool.shutdown(wait=False)
+    future = pool.submit(work, *args, **kwargs)
+    _under_way.add(future)
+    future.add_done_callback(_under_way.discard)
+    pool.shutdown(wait=False)
+    return await asyncio.wrap_future(future)
+
+
+async def background_ended() -> None:
+    """Until nothing is under way, whose caller may have been cancelled."""
+    while pending := list(_under_way):
+        await asyncio.to_thread(wait, pending)

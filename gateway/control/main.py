@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from gateway.background import in_background
+from gateway.background import background_ended, in_background
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
@@ -221,6 +221,7 @@ class Control:
         await asyncio.gather(web, starting, looking, telling, observing, rolling, comparing, return_exceptions=True)
         await self._rollouts.close()
         await self._fleet.stop()
+        await background_ended()
         if self._watching is not None:  # the workers have ended: what they have left is there now
             await asyncio.to_thread(self._watching.tick, time.time(), also_open=True)
         await self._store_comparisons()
