@@ -95,7 +95,7 @@ POLLED_ECHO = ServerSpec(
     echoes=True,
     environment=WORKER_ENVIRONMENT,
 )
-"""With the workers' own setting of gRPC: the thread that polls the queue reads the sockets, without the event engine."""
+"""With the workers' own setting of gRPC: without its event engine, the thread that polls reads the sockets too."""
 
 
 DRIFTGATE = ServerSpec("driftgate", "driftgate, queue", _driftgate, has_readyz=True, environment=QUEUE)
