@@ -18,6 +18,7 @@ from bench.matrix.memory import look
 from bench.matrix.servers import driftgate
 from bench.matrix.workload import write
 from bench.process import ServerFailed, free_ports, running
+from bench.report.of_single import idle_tables
 
 MODEL_COUNTS = (1, 10, 100)
 SETTLE_SECONDS = 3.0
@@ -69,6 +70,7 @@ class Idle:
             tables=(_table(self.title, samples, setting),),
             document={"title": self.title, "samples": [asdict(each) for each in samples], "failures": failures},
             failed=bool(failures),
+            report=idle_tables(samples, ROLES),
         )
 
 

@@ -18,6 +18,7 @@ from bench.matrix.servers import ALL_ON, CANARY, VERSIONS
 from bench.matrix.table import Verdict, render_claims
 from bench.matrix.workload import Workload, workload, write
 from bench.process import ServerFailed
+from bench.report.of_single import tail_table
 from bench.sample import LoadFailed, Measurement
 from bench.turn import Place, Question, Turn, take_turn
 
@@ -49,6 +50,8 @@ class Tail:
             setting.tell(f"failed: {error}")
             return Outcome((), {"title": self.title, "failures": {ALL_ON.key: str(error)}}, failed=True)
         slow = sum(count for _, count in measured.burst.slow)
+        slope = slope_bytes_per_minute(looks)
+        totals = [float(sum(each.pss_bytes.values())) for each in looks]
         judged = [
             Verdict(f"requests over {SLOW_MS:g} ms", 0, at_least=False, **_alike(slow), holds=not slow),
             Verdict(
@@ -67,10 +70,11 @@ class Tail:
                 "capacity": capacity,
                 "measurement": asdict(measured),
                 "memory": [{"seconds": each.seconds - looks[0].seconds, **each.pss_bytes} for each in looks],
-                "slope_bytes_per_minute": slope_bytes_per_minute(looks),
+                "slope_bytes_per_minute": slope,
                 "claims": [asdict(verdict) for verdict in judged],
             },
             failed=bool(measured.errors),
+            report=(tail_table(setting.minutes, capacity, measured, slow, totals, slope),),
         )
 
 
