@@ -33,10 +33,9 @@ from rich.table import Table
 
 from bench import cores, model
 from bench.catalogue import DRIFTGATE, Site
-from bench.load import H2Load
-from bench.probe import reply_bytes
+from bench.generator import WireGenerator
 from bench.process import ServerFailed, free_ports, running
-from bench.sample import MANY_IN_FLIGHT, Burst, Generator, unanswered
+from bench.sample import MANY_IN_FLIGHT, Burst, Generator
 from bench.servers import HOST
 from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 from gateway.wire.pb.driftgate.admin.v1.admin_pb2_grpc import AdminStub
@@ -127,9 +126,7 @@ class Operator:
             raise ServerFailed(f"a change failed: {failed[0]}")
 
 
-def measure(
-    operator: Operator, port: int, workload: model.Workload, generator: Generator, rounds: int, seconds: float
-) -> list[dict[str, Slice]]:
+def measure(operator: Operator, port: int, generator: Generator, rounds: int, seconds: float) -> list[dict[str, Slice]]:
     """The slices of each round by kind. Raises ServerFailed, LoadFailed."""
     found: list[dict[str, Slice]] = []
     generator(port, MANY_IN_FLIGHT, seconds / 2)  # for what is done at a first use
@@ -137,12 +134,9 @@ def measure(
         slices: dict[str, Slice] = {}
         for kind in KINDS[turn % len(KINDS) :] + KINDS[: turn % len(KINDS)]:
             operator.prepare(kind)
-            size = reply_bytes(port, workload.request, workload.objection)
             with operator.changing(kind) as took:
                 burst = generator(port, MANY_IN_FLIGHT, seconds)
-            reply_bytes(port, workload.request, workload.objection)
-            # Every version's replies are as long, so a missing one shows.
-            slices[kind] = Slice(burst, max(burst.failed, unanswered(burst, MANY_IN_FLIGHT, size)), took)
+            slices[kind] = Slice(burst, burst.failed, took)
         found.append(slices)
     return found
 
@@ -191,13 +185,13 @@ def main(*, rounds: int, seconds: float, json_file: Path | None) -> None:
         folder = Path(name)
         workload = model.build(folder)
         write_versions(workload)
-        generator = H2Load(workload.request, folder)
+        generator = WireGenerator(workload.requests, workload.objection)
         options = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
         with (
             serving(workload, folder, pair.server) as site,
             grpc.insecure_channel(f"{HOST}:{site.admin_port}", options=options) as channel,
         ):
-            found = measure(Operator(channel), site.port, workload, generator, rounds, seconds)
+            found = measure(Operator(channel), site.port, generator, rounds, seconds)
     Console(width=None if sys.stdout.isatty() else 160).print(render(found, seconds, generator.name))
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)

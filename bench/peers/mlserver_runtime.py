@@ -14,7 +14,7 @@ PARAMETERS = Parameters(content_type="np")
 """Of each output: MLServer's batching cannot part outputs that have none."""
 
 
-class OnnxRuntime(MLModel):
+class OnnxRuntime(MLModel):  # type: ignore[misc]  # untyped here: it is not in this environment
     async def load(self) -> bool:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -34,7 +34,20 @@ def test_every_version_answers_alike_and_has_a_profile(tmp_path: Path) -> None:
 
 
 def slice_of(p99_ms: float, *swap_seconds: float) -> Slice:
-    burst = Burst(1000, 0, 0, requests_per_second=500.0, p50_ms=1.0, p99_ms=p99_ms)
+    burst = Burst(
+        requests=1000,
+        failed=0,
+        reply_bytes=0,
+        requests_per_second=500.0,
+        p50_ms=1.0,
+        p90_ms=p99_ms,
+        p99_ms=p99_ms,
+        p999_ms=p99_ms,
+        longest_ms=p99_ms,
+        statuses={0: 1000},
+        distinct_replies=1,
+        offered=1000,
+    )
     return Slice(burst, errors=0, swap_seconds=list(swap_seconds))
 
 
