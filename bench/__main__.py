@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import signal
 import sys
 import tempfile
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import click
 from rich.console import Console
@@ -20,13 +17,13 @@ from rich.markup import escape
 
 from bench import cores, model
 from bench.canary import canary_cost, render_canary
-from bench.catalogue import OBSERVED, SERVERS, ServerSpec
-from bench.client import BundledClient
-from bench.costs import cost_of, is_of_interest, render_costs
-from bench.load import H2Load
-from bench.rounds import Bench, Plan, Results
-from bench.sample import MANY_IN_FLIGHT, Generator, Sample
-from bench.table import render, summarise
+from bench.catalogue import SERVERS, ServerSpec
+from bench.costs import is_of_interest, render_costs
+from bench.generators import Choice, generator_of
+from bench.report.of_rounds import of_rounds
+from bench.rounds import Bench, Plan
+from bench.sample import MANY_IN_FLIGHT, Sample
+from bench.table import render
 
 WARM_UP_SHARE = 1 / 3
 """Of a load's seconds, before it and not counted: time for lazy imports, allocators and the CPU's clock."""
@@ -46,21 +43,17 @@ def _choose(_context: click.Context, _parameter: click.Parameter, value: str | N
     return tuple(spec for spec in SERVERS if spec.key in wanted)
 
 
-def _generator(choice: str, request: bytes, folder: Path) -> Generator:
-    if choice == "h2load" or (choice == "auto" and H2Load.installed()):
-        return H2Load(request, folder)
-    return BundledClient(request, folder)
-
-
-def _report(round_index: int, spec: ServerSpec, outcome: Sample | str) -> None:
+def report(round_index: int, spec: ServerSpec, outcome: Sample | str) -> None:
     if isinstance(outcome, Sample):
         rates = " and ".join(f"{each.burst.requests_per_second:,.0f}/s" for each in (outcome.many, outcome.one))
         PROGRESS.print(f"round {round_index + 1}  {spec.title}: {rates}, {outcome.errors} errors", highlight=False)
+        for note in outcome.many.burst.notes + outcome.one.burst.notes:
+            PROGRESS.print(f"  [bold red]{escape(note)}[/]", highlight=False)
     else:
         PROGRESS.print(f"[bold red]{spec.title} failed:[/] {escape(outcome)}", highlight=False)
 
 
-def _caption(bench: Bench) -> str:
+def caption_of(bench: Bench) -> str:
     plan, pair = bench.plan, bench.cores
     where = f"server on core {pair.server}, load on core {pair.load}"
     if pair.shared:
@@ -68,45 +61,15 @@ def _caption(bench: Bench) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("grpcio", "onnxruntime"))
     return (
         f"load by {bench.generator.name}: {MANY_IN_FLIGHT.connections} connections x {MANY_IN_FLIGHT.streams} streams,"
-        f" then 1 x 1; {len(bench.workload.request)}-byte requests; {where}\n"
+        f" then 1 x 1; {len(bench.workload.request)}-byte requests"
+        f" of {len(bench.workload.requests)} rows; {where}\n"
         f"medians of {plan.rounds} rounds of {plan.seconds:g} s, ratios too; "
         f"!: others took a core's time, or the load core was the limit\n"
         f"Python {platform.python_version()}, {packages}"
     )
 
 
-def _document(bench: Bench, results: Results) -> dict[str, object]:
-    rows = {spec.key: summarise(results.rounds, spec) for spec in bench.plan.servers}
-    costs = {spec.key: cost_of(results.rounds, spec) for spec in OBSERVED}
-    canary = canary_cost(results.rounds)
-    return {
-        "load_generator": bench.generator.name,
-        "request_bytes": len(bench.workload.request),
-        "rounds": bench.plan.rounds,
-        "seconds": bench.plan.seconds,
-        "warm_up_seconds": bench.plan.warm_up_seconds,
-        "cores": asdict(bench.cores),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "kernel": platform.release()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("grpcio", "protobuf", "onnxruntime", "numpy", "opentelemetry-sdk")},
-        },
-        "servers": {key: asdict(row) for key, row in rows.items() if row is not None},
-        "costs_of_observing": {key: asdict(cost) for key, cost in costs.items() if cost is not None},
-        "cost_of_a_canary": asdict(canary) if canary is not None else None,
-        "failures": results.failures,
-        "samples": [{key: asdict(sample) for key, sample in samples.items()} for samples in results.rounds],
-    }
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+def terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
     # Leaves through the context managers, which end the server and remove its folder.
     raise SystemExit(128 + signal.SIGTERM)
 
@@ -115,34 +78,39 @@ def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 @click.option("--seconds", default=1.5, show_default=True, help="Length of each load.", type=click.FloatRange(0.1))
 @click.option("--rounds", default=5, show_default=True, help="Times each server is measured.", type=click.IntRange(1))
 @click.option("--servers", callback=_choose, help=f"Some of: {','.join(spec.key for spec in SERVERS)}.")
-@click.option("--load", type=click.Choice(["auto", "h2load", "client"]), default="auto", show_default=True)
+@click.option("--load", type=click.Choice(get_args(Choice)), default="wire", show_default=True)
 @click.option("--smoke", is_flag=True, help="One short round: shows that everything runs; its figures mean nothing.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all samples there.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures of all rounds there.",
+)
 def main(
-    *, seconds: float, rounds: int, servers: tuple[ServerSpec, ...], load: str, smoke: bool, json_file: Path | None
+    *, seconds: float, rounds: int, servers: tuple[ServerSpec, ...], load: Choice, smoke: bool, json_file: Path | None
 ) -> None:
     """Measure all servers in one run and print its tables.
 
     Fails if any server failed, answered wrongly, or lost telemetry that it has not counted.
     """
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     if smoke:
         seconds, rounds = 0.25, 1
     pair = cores.choose()
     with cores.pinned(pair.load), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         workload = model.build(Path(folder))
         plan = Plan(servers, rounds, seconds, warm_up_seconds=seconds * WARM_UP_SHARE)
-        bench = Bench(workload, _generator(load, workload.request, Path(folder)), pair, plan)
-        results = bench.run(_report)
+        bench = Bench(workload, generator_of(load, workload, Path(folder)), pair, plan)
+        results = bench.run(report)
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-    console.print(render(results, servers, _caption(bench)))
+    console.print(render(results, servers, caption_of(bench)))
     if is_of_interest(servers):
         console.print(render_costs(results, servers))
     if canary_cost(results.rounds) is not None:
         console.print(render_canary(results))
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(_document(bench, results), indent=2) + "\n")
+        json_file.write_text(of_rounds(bench, results).to_json())
     if results.failures or any(sample.errors for samples in results.rounds for sample in samples.values()):
         raise SystemExit(1)
 

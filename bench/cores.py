@@ -6,6 +6,7 @@ import os
 import resource
 import time
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +65,10 @@ class Usage:
 
 
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Run this thread, and the processes started in it, on one core."""
+def pinned(*cores: int) -> Iterator[None]:
+    """Run this thread, and the processes started in it, on these cores alone."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -97,8 +98,8 @@ def process_seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
 
 
-def strays(processes: list[psutil.Process], core: int) -> list[int]:
-    """Ids of the threads of `processes` that may run anywhere else than on `core`."""
+def strays(processes: list[psutil.Process], cores: AbstractSet[int]) -> list[int]:
+    """Ids of the threads of `processes` that may run anywhere else than on all of `cores`, or not on all of them."""
     found = []
     for process in processes:
         for entry in Path(f"/proc/{process.pid}/task").iterdir():
@@ -107,6 +108,6 @@ def strays(processes: list[psutil.Process], core: int) -> list[int]:
                 affinity = os.sched_getaffinity(thread_id)
             except ProcessLookupError:
                 continue
-            if affinity != {core}:
+            if affinity != cores:
                 found.append(thread_id)
     return found

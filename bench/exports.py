@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from prometheus_client.samples import Sample as Point
 from bench.catalogue import ServerSpec
 from bench.process import ServerFailed
 from bench.receiver import Received
-from bench.sample import Burst, Exported, Load, Measurement
+from bench.sample import Burst, Exported, Measurement
 from bench.servers import HOST
 
 SETTLE_SECONDS = 5.0
@@ -25,13 +26,15 @@ REQUESTS = "driftgate_requests_total"
 IN_FLIGHT = "driftgate_request_in_flight"
 NOT_TAKEN = "otel_sdk_processor_span_processed_total"
 NOT_EXPORTED = "otel_sdk_exporter_span_exported_total"
+RECORDS_AT = {"driftgate": "/metrics", "triton": "/v2/models/stats"}
+
 OF_REQUESTS = "/requests"
 """How the name of the component ends that exports requests' spans; that of runs' spans is another."""
 
 
 class Sent:
-    """How many requests a server has had: between `least` and `most`, since those under way when a load ends may or
-    may not have reached it.
+    """How many requests a server has had: between `least` and `most`, since those that failed, and those under way when
+    a load ends, may or may not have reached it.
     """
 
     def __init__(self) -> None:
@@ -42,14 +45,14 @@ class Sent:
         self.least += requests
         self.most += requests
 
-    def add_burst(self, burst: Burst, load: Load) -> None:
-        self.least += burst.requests - burst.failed
-        self.most += burst.requests + load.in_flight
+    def add_burst(self, burst: Burst) -> None:
+        self.least += burst.requests
+        self.most += burst.requests + burst.failed + burst.undecided
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """By the server's /metrics; `dropped`: spans of requests that were not exported, for whatever reason."""
+    """By what the server says of itself; `dropped`: spans of requests that were not exported, for whatever reason."""
 
     requests: int
     dropped: int
@@ -74,13 +77,20 @@ def read_recorded(text: str) -> Recorded:
     )
 
 
-def settled(http_port: int) -> Recorded:
+def read_triton(text: str) -> Recorded:
+    """From Triton's statistics extension, /v2/models/stats, which knows nothing of spans: none counts as dropped."""
+    statistics = [model["inference_stats"] for model in json.loads(text)["model_stats"]]
+    answered = sum(each[kind]["count"] for each in statistics for kind in ("success", "fail"))
+    return Recorded(requests=answered, dropped=0, in_flight=0)
+
+
+def settled(spec: ServerSpec, http_port: int) -> Recorded:
     """Asked until nothing is in flight and the count of requests stands still. Raises ServerFailed."""
     deadline = time.monotonic() + SETTLE_SECONDS
-    before = _ask(http_port)
+    before = _ask(spec, http_port)
     while True:
         time.sleep(POLL_SECONDS)
-        now = _ask(http_port)
+        now = _ask(spec, http_port)
         if now.requests == before.requests and not now.in_flight:
             return now
         if time.monotonic() > deadline:
@@ -101,7 +111,7 @@ def objection(spec: ServerSpec, sent: Sent, recorded: Recorded, received: Receiv
             f"recorded {recorded.requests:,} requests, of which {received.server_spans:,} spans arrived and "
             f"{recorded.dropped:,} were counted as dropped"
         )
-    if not received.data_points:
+    if spec.exports_metrics and not received.data_points:
         return "no data point of a metric arrived"
     if spec.exports_logs and not received.log_records:
         return "no log record arrived"
@@ -123,12 +133,14 @@ def summed_up(recorded: Recorded, received: Received, many: Measurement) -> Expo
     )
 
 
-def _ask(http_port: int) -> Recorded:
+def _ask(spec: ServerSpec, http_port: int) -> Recorded:
+    path = RECORDS_AT[spec.records]
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{http_port}/metrics", timeout=TIMEOUT_SECONDS) as answer:
-            return read_recorded(answer.read().decode())
+        with urllib.request.urlopen(f"http://{HOST}:{http_port}{path}", timeout=TIMEOUT_SECONDS) as answer:
+            text = answer.read().decode()
     except (URLError, OSError) as error:
-        raise ServerFailed(f"/metrics cannot be read: {error}") from error
+        raise ServerFailed(f"{path} cannot be read: {error}") from error
+    return read_triton(text) if spec.records == "triton" else read_recorded(text)
 
 
 def _points(text: str) -> Iterator[Point]:

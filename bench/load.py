@@ -1,7 +1,11 @@
-"""Load from h2load: HTTP/2 in C, so the load core has time to spare at every rate a Python server reaches."""
+"""Load from h2load, to check our own generator's figures by another's.
+
+It sends one request over and over, and sees HTTP's status of each reply but neither gRPC's nor the reply's content.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import struct
@@ -11,8 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.sample import Burst, Load, LoadFailed, percentiles_ms
+from bench.sample import Burst, Load, LoadFailed
 from bench.servers import HOST, PATH
+
+MESSAGE_PREFIX_BYTES = 5
+"""gRPC's frame of a message: one byte of flags, four of length."""
 
 OVERRUN_SECONDS = 20.0
 """Past its duration h2load only closes its connections; what takes longer hangs."""
@@ -62,6 +69,27 @@ def parse_log(text: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array([int(row[2]) for row in rows if row[1].startswith("2")], np.int64)
 
 
+def quantiles_ms(latencies_us: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[float, float, float, float, float]:
+    """p50, p90, p99, p99.9 and the longest of latencies_us: int64[requests]; NaN of none."""
+    if not latencies_us.size:
+        return (math.nan,) * 5
+    p50, p90, p99, p999, longest = (float(each) / 1000 for each in np.percentile(latencies_us, (50, 90, 99, 99.9, 100)))
+    return p50, p90, p99, p999, longest
+
+
+def unanswered(burst: Burst, reply_bytes: int) -> int:
+    """How many of an h2load's requests cannot have had the checked reply of `reply_bytes` (without its prefix).
+
+    A server that refuses quickly sends fewer bytes than its requests are worth. More bytes are expected only from
+    replies still under way at the end.
+    """
+    size = MESSAGE_PREFIX_BYTES + reply_bytes
+    missing = burst.requests * size - burst.reply_bytes
+    surplus = burst.reply_bytes - (burst.requests + burst.undecided) * size
+    wrong_bytes = max(missing, surplus, 0)
+    return -(-wrong_bytes // size)
+
+
 class H2Load:
     """Posts one gRPC message over and over; `request` is the message without its prefix."""
 
@@ -77,6 +105,8 @@ class H2Load:
         return shutil.which("h2load") is not None
 
     def __call__(self, port: int, load: Load, seconds: float) -> Burst:
+        if load.streaming or load.rate is not None:
+            raise LoadFailed("h2load makes unary calls in a closed loop only")
         # No --warm-up-time: its requests are left out of the counts but not out of the bytes, which must match.
         command = [
             "h2load",
@@ -99,12 +129,19 @@ class H2Load:
         if done.returncode:
             raise LoadFailed(f"h2load ended with {done.returncode}: {done.stderr.strip()[-500:]}")
         report = parse_report(done.stdout)
-        p50_ms, p99_ms = percentiles_ms(parse_log(self._log_file.read_text()))
+        p50_ms, p90_ms, p99_ms, p999_ms, longest_ms = quantiles_ms(parse_log(self._log_file.read_text()))
         return Burst(
-            requests=report.requests,
+            requests=report.requests - report.failed,
             failed=report.failed,
             reply_bytes=report.reply_bytes,
             requests_per_second=report.requests_per_second,
             p50_ms=p50_ms,
+            p90_ms=p90_ms,
             p99_ms=p99_ms,
+            p999_ms=p999_ms,
+            longest_ms=longest_ms,
+            statuses={},  # it does not look at trailers
+            distinct_replies=0,
+            offered=report.requests,
+            undecided=load.in_flight,
         )

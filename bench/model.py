@@ -1,4 +1,4 @@
-"""The model and the request that every server is measured with: 30 float32 features, logistic regression."""
+"""The model and the requests that every server is measured with: 30 float32 features, logistic regression."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ MODEL_NAME = "tabular"
 CANARY = "versions: all\nroute: {split: {stable: {to: 1, weight: 90}, canary: {to: 2, weight: 10}}}\n"
 """Requests have no key and are drawn: a load of equal requests with one key would all be one variant's."""
 
+POOL_REQUESTS = 256
+"""Rows of the data that are sent in turn, all different: enough to reach all that a server keeps of each feature."""
+
 DTYPES = {"FP32": np.float32, "INT64": np.int64}
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`request`: a serialised ModelInferRequest of one row; `expected`: ONNX Runtime's outputs for it, by name.
+    """`requests`: serialised ModelInferRequests of a row each; `expected`: ONNX Runtime's outputs, of all, by name.
 
     `canary_repository` has the same model as versions 1 and 2, and a route that shares requests out between them.
     """
@@ -38,21 +41,44 @@ class Workload:
     repository: Path
     canary_repository: Path
     model_file: Path
-    request: bytes
+    requests: tuple[bytes, ...]
     expected: dict[str, np.ndarray]
 
-    def objection(self, reply: bytes) -> str | None:
-        """Why `reply`, a serialised ModelInferResponse, is not the model's answer; None if it is."""
+    @property
+    def request(self) -> bytes:
+        """The first, for who sends only one."""
+        return self.requests[0]
+
+    def objection(self, index: int, reply: bytes) -> str | None:
+        """Why `reply`, a serialised ModelInferResponse, is not the model's answer to a request; None if it is."""
         response = pb.ModelInferResponse.FromString(reply)
         if [output.name for output in response.outputs] != list(self.expected):
             return f"outputs {[output.name for output in response.outputs]}, expected {list(self.expected)}"
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-            expected = self.expected[output.name]
+            expected = self.expected[output.name][index : index + 1]
             value = np.frombuffer(raw, DTYPES[output.datatype]).reshape(output.shape)
-            # A batch of another size may round the last bits of a float another way.
-            if value.shape != expected.shape or not np.allclose(value, expected, rtol=1e-5, atol=1e-7):
+            if value.shape == (*expected.shape, 1):  # how Triton and MLServer give one value a row
+                value = value.reshape(expected.shape)
+            # A batch of another size may round the last bits of a float another way, and the smaller of two
+            # probabilities is what the larger leaves of 1: its bits are those of 1.
+            if value.shape != expected.shape or not np.allclose(value, expected, rtol=1e-5, atol=1e-6):
                 return f"{output.name} is {value.tolist()}, expected {expected.tolist()}"
         return None
+
+    def stream_objection(self, index: int, reply: bytes) -> str | None:
+        """The same of a serialised ModelStreamInferResponse."""
+        response = pb.ModelStreamInferResponse.FromString(reply)
+        if response.error_message:
+            return f"an error in place of an answer: {response.error_message}"
+        return self.objection(index, response.infer_response.SerializeToString())
+
+
+def _request(row: np.ndarray) -> bytes:
+    """row: float32[1, 30]."""
+    request = pb.ModelInferRequest(model_name=MODEL_NAME)
+    request.inputs.add(name="X", datatype="FP32", shape=row.shape)
+    request.raw_input_contents.append(row.tobytes())
+    return request.SerializeToString()
 
 
 def _write_profile(file: Path, session: onnxruntime.InferenceSession, features: np.ndarray) -> None:
@@ -86,14 +112,11 @@ def build(folder: Path) -> Workload:
         shutil.copytree(model_file.parent, canary / version)
         _write_profile(canary / "profiles" / f"{version}.profile", session, features)
     (canary / "model.yaml").write_text(CANARY)
-    row = features[:1]
-    request = pb.ModelInferRequest(model_name=MODEL_NAME)
-    request.inputs.add(name="X", datatype="FP32", shape=row.shape)
-    request.raw_input_contents.append(row.tobytes())
+    rows = features[:POOL_REQUESTS]
     return Workload(
         repository=folder / "models",
         canary_repository=folder / "canary",
         model_file=model_file,
-        request=request.SerializeToString(),
-        expected=dict(zip(names, session.run(names, {"X": row}), strict=True)),
+        requests=tuple(_request(rows[index : index + 1]) for index in range(len(rows))),
+        expected=dict(zip(names, session.run(names, {"X": rows}), strict=True)),
     )

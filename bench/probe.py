@@ -11,7 +11,11 @@ from bench.servers import HOST, PATH
 
 TIMEOUT_SECONDS = 10.0
 REPEATS = 3
-OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
+OWN_CONNECTION = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
 
 
 def reply_bytes(port: int, request: bytes, objection: Callable[[bytes], str | None]) -> int:

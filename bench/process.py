@@ -77,10 +77,10 @@ def _accepts(port: int) -> bool:
     return True
 
 
-def _says_ready(port: int) -> bool:
+def _says_ready(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False
@@ -88,14 +88,14 @@ def _says_ready(port: int) -> bool:
         connection.close()
 
 
-def _await_ready(spec: ServerSpec, server: RunningServer, site: Site) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def _await_ready(spec: ServerSpec, server: RunningServer, site: Site, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while True:
         server.check_alive()
-        if (not spec.has_readyz or _says_ready(site.http_port)) and _accepts(site.port):
+        if (not spec.has_readyz or _says_ready(site.http_port, spec.ready_path)) and _accepts(site.port):
             return
         if time.monotonic() > deadline:
-            raise ServerFailed(f"not ready after {START_SECONDS:.0f} s: {server.log_tail()}")
+            raise ServerFailed(f"not ready after {seconds:.0f} s: {server.log_tail()}")
         time.sleep(POLL_SECONDS)
 
 
@@ -122,11 +122,13 @@ def _destination(spec: ServerSpec, site: Site) -> dict[str, str]:
 
 
 @contextmanager
-def running(spec: ServerSpec, site: Site, core: int) -> Iterator[RunningServer]:
-    """The server, ready, with its whole tree started on `core`. Raises ServerFailed."""
+def running(spec: ServerSpec, site: Site, *cores: int, start_seconds: float = START_SECONDS) -> Iterator[RunningServer]:
+    """The server, ready, with its whole tree started on `cores`. Raises ServerFailed."""
+    if spec.set_up is not None:
+        spec.set_up(site)
     log_file = site.folder / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
-    with log_file.open("wb") as log, pinned(core):
+    with log_file.open("wb") as log, pinned(*cores):
         process = subprocess.Popen(
             spec.command(site),
             cwd=REPOSITORY_ROOT,
@@ -138,7 +140,7 @@ def running(spec: ServerSpec, site: Site, core: int) -> Iterator[RunningServer]:
         )
     server = RunningServer(process, site, log_file)
     try:
-        _await_ready(spec, server, site)
+        _await_ready(spec, server, site, start_seconds)
         yield server
     finally:
         _stop(server)

@@ -53,7 +53,8 @@ class Receiver:
             start_new_session=True,  # Ctrl-C reaches the bench alone; the receiver ends with its standard input
         )
         try:
-            self.port = int(self._first_line()["port"])
+            ports = self._first_line()
+            self.port, self.http_port = int(ports["port"]), int(ports["http_port"])
         except BaseException:
             self.kill()
             raise

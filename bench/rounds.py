@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench.catalogue import ServerSpec, Site
-from bench.cores import Cores, Usage, own_seconds, strays, used_seconds
-from bench.exports import Sent, objection, settled, summed_up
+from bench.catalogue import ServerSpec
+from bench.cores import Cores
+from bench.exports import summed_up
+from bench.generators import Generators
 from bench.model import Workload
-from bench.probe import REPEATS, reply_bytes
-from bench.process import RunningServer, ServerFailed, free_ports, running
-from bench.receiver import Receiver, receiving
-from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Generator, Load, LoadFailed, Measurement, Sample, unanswered
+from bench.process import ServerFailed
+from bench.sample import MANY_IN_FLIGHT, ONE_IN_FLIGHT, Load, LoadFailed, Measurement, Sample
+from bench.turn import Place, Question, Turn, take_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +32,9 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A server under measurement, with what takes its telemetry, and what it has been sent so far."""
-
-    spec: ServerSpec
-    server: RunningServer
-    receiver: Receiver | None
-    sent: Sent
-
-
-@dataclass(frozen=True, slots=True)
 class Bench:
     workload: Workload
-    generator: Generator
+    generator: Generators
     cores: Cores
     plan: Plan
 
@@ -56,90 +42,40 @@ class Bench:
         """A server that fails is left out of the rounds that follow; `report` hears of each sample or failure."""
         results = Results(rounds=[], failures={})
         for round_index in range(self.plan.rounds):
-            samples: dict[str, Sample] = {}
-            results.rounds.append(samples)
-            # Another one starts each round: what the place in a round does to a server, it does to all.
-            start = round_index % len(self.plan.servers)
-            for spec in self.plan.servers[start:] + self.plan.servers[:start]:
-                if spec.key in results.failures:
-                    continue
-                try:
-                    samples[spec.key] = self.sample(spec)
-                except (ServerFailed, LoadFailed) as error:
-                    results.failures[spec.key] = str(error)
-                report(round_index, spec, samples.get(spec.key) or results.failures[spec.key])
+            self.round(round_index, results, report)
         return results
+
+    def round(
+        self, round_index: int, results: Results, report: Callable[[int, ServerSpec, Sample | str], None]
+    ) -> None:
+        """One more round, added to `results`."""
+        samples: dict[str, Sample] = {}
+        results.rounds.append(samples)
+        # Another one starts each round: what the place in a round does to a server, it does to all.
+        start = round_index % len(self.plan.servers)
+        for spec in self.plan.servers[start:] + self.plan.servers[:start]:
+            if spec.key in results.failures:
+                continue
+            try:
+                samples[spec.key] = self.sample(spec)
+            except (ServerFailed, LoadFailed) as error:
+                results.failures[spec.key] = str(error)
+            report(round_index, spec, samples.get(spec.key) or results.failures[spec.key])
 
     def sample(self, spec: ServerSpec) -> Sample:
         """A fresh process under both loads. Raises ServerFailed, LoadFailed."""
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-server-")))
-            receiver = stack.enter_context(receiving()) if spec.exports else None
-            port, http_port, admin_port = free_ports(3)
-            site = Site(
-                port=port,
-                http_port=http_port,
-                admin_port=admin_port,
-                repository=self.workload.canary_repository if spec.routes else self.workload.repository,
-                model_file=self.workload.model_file,
-                folder=folder,
-                otlp_port=receiver.port if receiver is not None else 0,
-            )
-            with running(spec, site, self.cores.server) as server:
-                turn = Turn(spec, server, receiver, Sent())
-                many, one = (self._measure(turn, load) for load in (MANY_IN_FLIGHT, ONE_IN_FLIGHT))
-                recorded = settled(http_port) if spec.exports else None
-            if receiver is None or recorded is None:
-                return Sample(many, one)
-            # The server has ended, and with it its last export.
-            received = receiver.report()
-            if complaint := objection(spec, turn.sent, recorded, received):
-                raise ServerFailed(complaint)
-            return Sample(many, one, summed_up(recorded, received, many))
+        repository = self.workload.canary_repository if spec.routes else self.workload.repository
+        place = Place(repository, self.workload.model_file, self.cores, frozenset((self.cores.server,)))
+
+        def both(turn: Turn) -> tuple[Measurement, Measurement]:
+            return self._measure(turn, MANY_IN_FLIGHT), self._measure(turn, ONE_IN_FLIGHT)
+
+        (many, one), account = take_turn(spec, place, both)
+        return Sample(many, one, account and summed_up(*account, many))
 
     def _measure(self, turn: Turn, load: Load) -> Measurement:
-        server = turn.server
-        expected_bytes = self._checked_reply_bytes(turn)
-        if stray := strays(server.tree(), self.cores.server):
-            raise ServerFailed(f"threads {stray} may leave core {self.cores.server}")
-        turn.sent.add_burst(self.generator(server.port, load, self.plan.warm_up_seconds), load)
-        before = self._usage(turn)
-        burst = self.generator(server.port, load, self.plan.seconds)
-        after = self._usage(turn)
-        turn.sent.add_burst(burst, load)
-        server.check_alive()
-        self._checked_reply_bytes(turn)
-        spent = after.since(before)
-        # A failed request has no reply either: the larger count holds both.
-        errors = max(burst.failed, unanswered(burst, load, expected_bytes))
-        return Measurement(
-            burst=burst,
-            began_seconds=before.wall_seconds,
-            ended_seconds=after.wall_seconds,
-            errors=errors,
-            server_busy=spent.server_seconds / spent.wall_seconds,
-            load_busy=spent.load_seconds / spent.wall_seconds,
-            receiver_busy=spent.receiver_seconds / spent.wall_seconds,
-            others_busy=spent.others_seconds(shared=self.cores.shared) / spent.wall_seconds,
-            requests_per_cpu_second=burst.requests / max(spent.server_seconds, 0.01),
+        echoes = turn.spec.echoes
+        question = Question.first_of(self.workload.requests, self.workload.objection, echoes=echoes)
+        return turn.measure(
+            self.generator.of(echoes=echoes), question, load, self.plan.seconds, self.plan.warm_up_seconds
         )
-
-    def _usage(self, turn: Turn) -> Usage:
-        receiver_seconds = turn.receiver.cpu_seconds() if turn.receiver is not None else 0.0
-        return Usage(
-            wall_seconds=time.monotonic(),
-            server_seconds=turn.server.cpu_seconds(),
-            load_seconds=own_seconds() + receiver_seconds,
-            receiver_seconds=receiver_seconds,
-            server_core_seconds=used_seconds(self.cores.server),
-            load_core_seconds=used_seconds(self.cores.load),
-        )
-
-    def _checked_reply_bytes(self, turn: Turn) -> int:
-        objection_to = self._not_echoed if turn.spec.echoes else self.workload.objection
-        size = reply_bytes(turn.server.port, self.workload.request, objection_to)
-        turn.sent.add(REPEATS)
-        return size
-
-    def _not_echoed(self, reply: bytes) -> str | None:
-        return None if reply == self.workload.request else "an echo gave other bytes than it got"

@@ -5,11 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
-MESSAGE_PREFIX_BYTES = 5
-"""gRPC's frame of a message: one byte of flags, four of length."""
-
 
 class LoadFailed(Exception):
     """The load generator gave no figures."""
@@ -17,8 +12,17 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
+    """`streams`: requests in flight a connection, in a closed loop; at most so many in an open one.
+
+    `streaming`: one ModelStreamInfer stream a connection, with `streams` messages outstanding on it. `rate`: requests a
+    second in all, at random times (Poisson), whether or not what was sent before is answered; latency counts from when
+    a request was due. None: closed loop, a request leaves when an answer has come.
+    """
+
     connections: int
     streams: int
+    streaming: bool = False
+    rate: float | None = None
 
     @property
     def in_flight(self) -> int:
@@ -33,8 +37,15 @@ MANY_IN_FLIGHT = Load(connections=4, streams=16)
 class Burst:
     """One load, as its generator saw it.
 
-    `reply_bytes` counts the messages of all replies with their prefixes; `failed` are the requests that the generator
-    itself saw fail.
+    `requests`: those that were answered with status 0 and, where the generator looks at replies, by a right one;
+    `failed`: all others, also those not answered within a grace after the end. `requests_per_second` counts right
+    answers that came before the end. `reply_bytes`: of all replies, with their prefixes. `statuses`: requests by
+    grpc-status, -1: their stream ended without one. `offered`: requests that were sent or, in an open loop, were due.
+    `undecided`: at most so many were under way at the end, of which nothing more is known. `late_p99_ms`: how long
+    after it was due an open loop's request was noticed by the generator, which is the generator's own share of a
+    latency. `slow`: of answers that took longer than the generator
+    was told to look out for: when, in seconds from the begin and to a tenth, and how many. `notes`: what went wrong,
+    for people.
     """
 
     requests: int
@@ -42,7 +53,17 @@ class Burst:
     reply_bytes: int
     requests_per_second: float
     p50_ms: float
+    p90_ms: float
     p99_ms: float
+    p999_ms: float
+    longest_ms: float
+    statuses: dict[int, int]
+    distinct_replies: int
+    offered: int
+    undecided: int = 0
+    late_p99_ms: float = 0.0
+    slow: tuple[tuple[float, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +126,7 @@ class Sample:
 
 
 class Generator(Protocol):
-    """Makes the load: closed loop, so a request leaves when an answer has come."""
+    """Makes a load, and says what came of it."""
 
     @property
     def name(self) -> str: ...
@@ -113,24 +134,3 @@ class Generator(Protocol):
     def __call__(self, port: int, load: Load, seconds: float) -> Burst:
         """Raises LoadFailed when nothing was answered."""
         ...
-
-
-def percentiles_ms(latencies_us: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[float, float]:
-    """The 50th and the 99th percentile of latencies_us: int64[requests]; NaN of none."""
-    if not latencies_us.size:
-        return float("nan"), float("nan")
-    p50_us, p99_us = np.percentile(latencies_us, (50, 99))
-    return float(p50_us) / 1000, float(p99_us) / 1000
-
-
-def unanswered(burst: Burst, load: Load, reply_bytes: int) -> int:
-    """How many of the burst's requests cannot have had the checked reply of `reply_bytes` (without its prefix).
-
-    A server that refuses quickly sends fewer bytes than its requests are worth. More bytes are expected only from
-    replies still under way at the end, at most one for each request in flight.
-    """
-    size = MESSAGE_PREFIX_BYTES + reply_bytes
-    missing = burst.requests * size - burst.reply_bytes
-    surplus = burst.reply_bytes - (burst.requests + load.in_flight) * size
-    wrong_bytes = max(missing, surplus, 0)
-    return -(-wrong_bytes // size)

@@ -29,7 +29,7 @@ from typing import Any
 import click
 import grpc.aio
 import numpy as np
-import onnx  # type: ignore[import-untyped]
+import onnx
 import onnxruntime
 import psutil  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
@@ -208,7 +208,7 @@ class Clients:
     def __init__(self, address: str, request: bytes) -> None:
         options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
         self._channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(CONNECTIONS)]
-        self._calls = [channel.unary_unary(PATH) for channel in self._channels]
+        self._calls: list[Any] = [channel.unary_unary(PATH) for channel in self._channels]
         self._payloads = {}
         for name in SHARES:
             message = pb.ModelInferRequest.FromString(request)
@@ -317,7 +317,7 @@ def _table(
     for name, taken in slices.items():
         ratios = [one.quantile(0.99) / alone.quantile(0.99) for one, alone in zip(taken, slices["alone"], strict=True)]
         now, then = gateway.counts(name), before[name]
-        shed = {}
+        shed: dict[str, int] = {}
         for kind in ("shed", "outcomes"):
             for reason, count in getattr(now, kind).items():
                 shed[reason] = shed.get(reason, 0) + count - getattr(then, kind).get(reason, 0)

@@ -36,6 +36,7 @@ SOURCES = (
     "profile/*_kernels.py",
     "shadow/*_kernels.py",
     "../gateway/telemetry/span*.py",
+    "../bench/generator/*.py",
 )
 FOLDER = "kernels-"
 KEPT = 4  # folders of earlier sources beside the present one

@@ -1,9 +1,10 @@
-"""Where telemetry goes: takes OTLP over gRPC as cheaply as Python can, and counts when it is told to end.
+"""Where telemetry goes: takes OTLP, by gRPC and by HTTP, as cheaply as Python can, and counts when it is told to end.
 
 What arrives is kept as the bytes it came in, and parsed after the load, so that it costs the load core next to nothing
 while the load runs: beyond MAX_KEPT_BYTES it is parsed on arrival, which costs about 4 µs a span.
 
-Usage: python -m bench.servers.otlp_receiver; prints its port as JSON, and when its standard input ends, its report.
+Over HTTP it takes protobuf and JSON: OpenTelemetry's exporter for C++ sends JSON unless its program says otherwise.
+Usage: python -m bench.servers.otlp_receiver; prints its ports as JSON, and when its standard input ends, its report.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -28,6 +31,10 @@ SERVICES = {
     "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
     "logs": "opentelemetry.proto.collector.logs.v1.LogsService",
 }
+HTTP_PATHS = {"/v1/traces": "spans", "/v1/metrics": "metrics", "/v1/logs": "logs"}
+JSON_KINDS = {"SPAN_KIND_SERVER", Span.SPAN_KIND_SERVER}
+"""How a SERVER span says so in JSON: enums are numbers by OTLP, and names by protobuf's own mapping."""
+
 NOTHING_REJECTED = b""
 """An empty Export*ServiceResponse: everything was taken."""
 
@@ -77,16 +84,33 @@ class Counter:
         self._kept, self._kept_bytes = [], 0
 
     def _count_spans(self, arrived_ns: int, payload: bytes) -> None:
-        request = ExportTraceServiceRequest.FromString(payload)
-        spans = [span for part in request.resource_spans for scope in part.scope_spans for span in scope.spans]
-        ids = [span.trace_id + span.span_id for span in spans if span.kind == Span.SPAN_KIND_SERVER]
+        of_all = ids_of_json if payload.startswith(b"{") else ids_of_protobuf
+        ids, count = of_all(payload)
         before = len(self._seen)
         self._seen.update(ids)
         new = len(self._seen) - before
         self._arrivals.append((arrived_ns, new))
         self._counts["server_spans"] += new
         self._counts["repeated_spans"] += len(ids) - new
-        self._counts["other_spans"] += len(spans) - len(ids)
+        self._counts["other_spans"] += count - len(ids)
+
+
+def ids_of_protobuf(payload: bytes) -> tuple[list[bytes], int]:
+    """Trace and span ids of the SERVER spans of an ExportTraceServiceRequest, and how many spans it has in all."""
+    request = ExportTraceServiceRequest.FromString(payload)
+    spans = [span for part in request.resource_spans for scope in part.scope_spans for span in scope.spans]
+    return [span.trace_id + span.span_id for span in spans if span.kind == Span.SPAN_KIND_SERVER], len(spans)
+
+
+def ids_of_json(payload: bytes) -> tuple[list[bytes], int]:
+    """The same of one in JSON, whose ids are hexadecimal.
+
+    Triton, which sends it, calls all that it does for a request SERVER: only what has no parent is the request's span.
+    """
+    parts = json.loads(payload).get("resourceSpans", [])
+    spans = [span for part in parts for scope in part.get("scopeSpans", []) for span in scope.get("spans", [])]
+    servers = [span for span in spans if span.get("kind") in JSON_KINDS and not span.get("parentSpanId")]
+    return [bytes.fromhex(span["traceId"] + span["spanId"]) for span in servers], len(spans)
 
 
 def data_points(request: ExportMetricsServiceRequest) -> int:
@@ -103,14 +127,49 @@ def make_handler(counter: Counter, signal: str, service: str) -> grpc.GenericRpc
     return grpc.method_handlers_generic_handler(service, {"Export": method})
 
 
+def make_http_handler(counter: Counter) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # exporters keep their connection
+        disable_nagle_algorithm = True  # else the answer's body waits for the client to acknowledge its head
+
+        def do_POST(self) -> None:
+            payload = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            kind = self.headers.get("Content-Type", "application/x-protobuf")
+            if (signal := HTTP_PATHS.get(self.path)) is None:
+                self._answer(HTTPStatus.NOT_FOUND, kind, b"")
+                return
+            counter.take(signal, payload)
+            self._answer(HTTPStatus.OK, kind, b"{}" if kind.startswith("application/json") else NOTHING_REJECTED)
+
+        def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+class HttpServer(ThreadingHTTPServer):
+    daemon_threads = True  # a connection that the exporter keeps open must not keep this process
+
+
 def main() -> None:
     counter = Counter()
+    web = HttpServer((HOST, 0), make_http_handler(counter))
+    threading.Thread(target=web.serve_forever, daemon=True).start()
     server = grpc.server(ThreadPoolExecutor(THREADS), options=(*ONE_PROCESS, ("grpc.max_receive_message_length", -1)))
     server.add_generic_rpc_handlers([make_handler(counter, *item) for item in SERVICES.items()])
     port = server.add_insecure_port(f"{HOST}:0")
     server.start()
-    print(json.dumps({"port": port}), flush=True)
+    print(json.dumps({"port": port, "http_port": web.server_port}), flush=True)
     sys.stdin.read()
+    web.shutdown()
+    web.server_close()
     server.stop(None).wait()
     print(json.dumps(counter.report()), flush=True)
 

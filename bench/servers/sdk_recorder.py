@@ -29,8 +29,9 @@ from gateway.routing.table import NOT_ROUTED, Routing
 from gateway.telemetry.context import Metadata, Trace
 from gateway.telemetry.conventions import CODES, INFER_METHOD, SCOPE, SERVER_ERRORS
 from gateway.telemetry.peers import parse_peer
-from gateway.telemetry.recorder import NOBODY, Recorded, Subject
+from gateway.telemetry.recorder import NOBODY, Subject
 from gateway.telemetry.span_template import host_and_port
+from gateway.worker.transport.interface import Call
 from runtime.batching.request import Request
 from runtime.batching.runner import RunTimes
 from runtime.shm.record_layout import Reason
@@ -130,7 +131,7 @@ class SdkRecorder:
         output_seconds = (replied_ns - times.ran_ns) / 1e9
         digest = self._digests[subject]
         for request, response in zip(requests, responses, strict=True):
-            call: Recorded = request.owner
+            call: Call = request.owner
             routing = request.routing
             span = _trace_of(call).span
             attributes: dict[str, Value] = {
@@ -162,7 +163,7 @@ class SdkRecorder:
 
     def refused(
         self,
-        call: Recorded,
+        call: Call,
         status: Refusal,
         size_bytes: int,
         request: Request | None = None,
@@ -188,7 +189,7 @@ class SdkRecorder:
         self._spans.shutdown()
         self._metrics.shutdown()
 
-    def _end(self, call: Recorded, code: str, subject: Subject, variant: str, replied_ns: int, unix_ns: int) -> None:
+    def _end(self, call: Call, code: str, subject: Subject, variant: str, replied_ns: int, unix_ns: int) -> None:
         """Within the span's context, so that the histogram can give exemplars, as driftgate's does."""
         opened = _trace_of(call)
         attributes = _series(code, subject, variant)
@@ -196,7 +197,7 @@ class SdkRecorder:
         opened.span.end(replied_ns + unix_ns)
 
 
-def _trace_of(call: Recorded) -> SdkTrace:
+def _trace_of(call: Call) -> SdkTrace:
     assert isinstance(call.trace, SdkTrace)
     return call.trace
 

@@ -105,5 +105,5 @@ swaps, and cumulative for the rest.
 
 
 def _powers(instrument: Instrument) -> str:
-    low, high = instrument.prometheus_buckets or (0, 0)
+    low, high = instrument.prometheus_buckets if isinstance(instrument.prometheus_buckets, tuple) else (0, 0)
     return f"2^{low}, 2^{int(low) + 1}, ... 2^{high} ({instrument.bounds[0]:g} to {instrument.bounds[-1]:g})"

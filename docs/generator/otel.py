@@ -216,8 +216,8 @@ def page() -> str:
     ):
         rows = [(code(v.name), v.default, v.specified or NOTHING, sentence(v.text)) for v in variables]
         parts.append(f"\n## {title}\n{text}{table(headers, rows)}")
-    rows = [(code(v.name), sentence(v.text)) for v in WITHOUT_EFFECT]
-    parts.append(f"\n## Checked, and without effect\n{table(('variable', 'why'), rows)}")
+    idle = [(code(v.name), sentence(v.text)) for v in WITHOUT_EFFECT]
+    parts.append(f"\n## Checked, and without effect\n{table(('variable', 'why'), idle)}")
     parts.append(END)
     return "".join(parts)
 

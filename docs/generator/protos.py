@@ -20,7 +20,7 @@ from grpc_tools import protoc  # type: ignore[import-untyped]
 from gateway.wire.decode import KNOWN_TRITON_PARAMETERS
 from gateway.worker.inference_service import EXTENSIONS
 from gateway.worker.streams import GRPC_ERRORS
-from gateway.worker.target import DIGEST_HEADER, REASON_HEADER, VARIANT_HEADER, VERSION_HEADER
+from gateway.worker.target import ANSWERED_BY
 from generator.markdown import NOTHING, code, heading, sentence, table
 from runtime.onnx.dtypes import DATATYPES
 
@@ -71,17 +71,16 @@ def _conventions() -> str:
     ]
     known = ", ".join(code(name) for name in sorted(KNOWN_TRITON_PARAMETERS))
     metadata = [
-        (code(VERSION_HEADER), "response header", "The version that answered. Unary calls only."),
-        (code(DIGEST_HEADER), "response header", "Its digest, `sha256:<hex>`. Unary calls only."),
         (
-            code(VARIANT_HEADER.decode()),
+            code(ANSWERED_BY),
             "response header",
-            "The arm that was taken: `default`, `pinned`, a label, a variant, `rule/variant`. Unary calls only.",
-        ),
-        (
-            code(REASON_HEADER.decode()),
-            "response header",
-            "What chose it: `default`, `version`, `label`, `rule`, `sticky` or `drawn`. Unary calls only.",
+            (
+                'What answered, an Item of RFC 9651: `3;digest="sha256:<hex>";variant="canary";reason=sticky`: the '
+                "version, the digest of its files, the arm that was taken (`default`, `pinned`, a label, a variant, "
+                "`rule/variant`), and what chose it (`default`, `version`, `label`, `rule`, `sticky` or `drawn`). "
+                "Variant and reason only where the model has a route or the client named a version or label. Unary "
+                "calls only."
+            ),
         ),
         (code(GRPC_ERRORS), "request, ModelStreamInfer", "`true`: an error ends the stream with a status."),
         (code("authorization"), "request, RepositoryModelLoad and Unload", "`Bearer <token>`, where it is asked for."),

@@ -1,5 +1,6 @@
 """`python -m gateway.control`: what the supervisor starts."""
 
 from gateway.control.main import main
+from gateway.process import end
 
-raise SystemExit(main())
+end(main())

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from gateway.background import background_ended, in_background
 from gateway.control.admin import AdminServer, AdminService, AdminUnavailable
 from gateway.control.audit import Actor
 from gateway.control.changes import Changes
@@ -220,6 +221,7 @@ class Control:
         await asyncio.gather(web, starting, looking, telling, observing, rolling, comparing, return_exceptions=True)
         await self._rollouts.close()
         await self._fleet.stop()
+        await background_ended()
         if self._watching is not None:  # the workers have ended: what they have left is there now
             await asyncio.to_thread(self._watching.tick, time.time(), also_open=True)
         await self._store_comparisons()
@@ -291,7 +293,7 @@ class Control:
         while True:
             await asyncio.sleep(TELL_SECONDS)
             try:
-                totals = await asyncio.to_thread(self._series.totals)
+                totals = await in_background(self._series.totals)
                 self._refusals.tell(totals, time.monotonic(), self._log_events)
                 self._changes.refusals.tell(time.monotonic())
                 self._crashes.look()
@@ -312,7 +314,7 @@ class Control:
             try:
                 watching.begin_pane(time.time())
                 await asyncio.sleep(CLOSING_SECONDS)
-                await asyncio.to_thread(watching.tick, time.time())
+                await in_background(watching.tick, time.time())
                 if looking is None or looking.done():  # a look at thousands of features takes longer than a pane
                     looking = asyncio.create_task(self._look_for_drift(watching))
             except Exception:
@@ -328,13 +330,13 @@ class Control:
 
     async def _store_comparisons(self) -> None:
         try:
-            await asyncio.to_thread(self._comparisons.tick, time.time())
+            await in_background(self._comparisons.tick, time.time())
         except Exception:
             log.exception("comparisons of shadows could not be stored; they are the next time")
 
     async def _look_for_drift(self, watching: Watching) -> None:
         try:
-            await asyncio.to_thread(watching.look, time.time())
+            await in_background(watching.look, time.time())
         except Exception:
             log.exception("drift could not be looked for; the next look follows")
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from gateway.background import in_background
 from gateway.control.rollout_rows import RolloutRows, RowsWanted, StepRows
 from gateway.control.rollout_state import DriftTests, Means, RowsState, means_plus
 from gateway.store.panes import VersionKey
@@ -88,7 +89,7 @@ class PaneGates:
 
     async def _test(self, rows: StepRows, due: Mapping[str, DriftTests], now_seconds: float) -> None:
         try:
-            signs = await asyncio.to_thread(rows.judge, due, now_seconds)
+            signs = await in_background(rows.judge, due, now_seconds)
         except Exception:
             log.exception("drift of a rollout of %s could not be tested; the next test follows", self._plan.model)
             return

@@ -1,5 +1,6 @@
-"""`python -m gateway.worker`: what the supervisor starts."""
+"""`python -m gateway.shadow`: what the supervisor starts."""
 
+from gateway.process import end
 from gateway.shadow.main import main
 
-raise SystemExit(main())
+end(main())

@@ -1,7 +1,7 @@
 """Leaves the processor to whoever answers clients: models run only while a core would be idle.
 
-Loading is only nice, not idle: on a busy machine an idle thread gets next to nothing, and whoever tries a version would
-wait for it without end.
+Loading only gives way, and is not idle: on a busy machine an idle thread gets next to nothing, and whoever tries a
+version would wait for it without end.
 """
 
 from __future__ import annotations
@@ -14,14 +14,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-LOADING_NICE = 10  # a tenth of a core that a worker wants too
 LAST_NICE = 19
-
-
-def be_nice() -> None:
-    """The calling thread, and those that it starts."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, 0, LOADING_NICE)
 
 
 def run_when_idle(thread: int = 0) -> bool:

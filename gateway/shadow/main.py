@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from gateway.background import give_way
 from gateway.link import Link
 from gateway.logs import setup_logging
 from gateway.messages import Desired, Hello, Progress, ReplayOrder
 from gateway.process import Ending, Spawn, receive_orders
-from gateway.shadow.idle import be_nice
 from gateway.shadow.orders import concerns_shadows, shadow_versions
 
 if TYPE_CHECKING:
@@ -97,5 +97,5 @@ def main() -> int:
     ending = Ending()
     signal.signal(signal.SIGTERM, ending)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the group; the supervisor decides
-    be_nice()
+    give_way()
     return ShadowProcess(orders).run(ending)

@@ -1,5 +1,6 @@
 """`python -m gateway.worker`: what the supervisor starts."""
 
+from gateway.process import end
 from gateway.worker.main import main
 
-raise SystemExit(main())
+end(main())

@@ -4,15 +4,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 
 import grpc
 import pytest
 
-from bench.client import BundledClient
 from bench.probe import reply_bytes
 from bench.process import ServerFailed
-from bench.sample import Load, unanswered
 from bench.servers import HOST, METHOD, SERVICE
 
 REQUEST = b"x" * 146
@@ -62,25 +59,3 @@ def test_the_probe_reports_a_wrong_answer() -> None:
 def test_the_probe_reports_a_refusal() -> None:
     with served(refuse_every=2) as port, pytest.raises(ServerFailed, match="refused the request"):
         reply_bytes(port, REQUEST, accept)
-
-
-def test_the_bundled_client_counts_every_answer_of_a_good_server(tmp_path: Path) -> None:
-    load = Load(connections=2, streams=2)
-    with served() as port:
-        burst = BundledClient(REQUEST, tmp_path)(port, load, 0.2)
-
-    assert burst.requests > 0
-    assert burst.failed == 0
-    assert unanswered(burst, load, len(REQUEST)) == 0
-    assert 0 < burst.p50_ms <= burst.p99_ms
-    assert burst.requests_per_second == pytest.approx(burst.requests / 0.2)
-
-
-def test_refusals_are_not_counted_in_the_bundled_clients_rate(tmp_path: Path) -> None:
-    load = Load(connections=1, streams=1)
-    with served(refuse_every=2) as port:
-        burst = BundledClient(REQUEST, tmp_path)(port, load, 0.2)
-
-    assert burst.failed > 0
-    assert burst.requests_per_second == pytest.approx((burst.requests - burst.failed) / 0.2)
-    assert unanswered(burst, load, len(REQUEST)) >= burst.failed

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 from rich.console import Console
+from support.bursts import burst as a_burst
 
 from bench.catalogue import AIO_ECHO, DRIFTGATE, EXPORTING, OBSERVED, SDK, UNMEASURED, UNOBSERVED
 from bench.costs import cost_of, cost_us, is_of_interest, render_costs, statistics_ratio
 from bench.rounds import Results
-from bench.sample import Burst, Exported, Measurement, Sample
+from bench.sample import Exported, Measurement, Sample
 
 EXPORTED = Exported(
     recorded=1000,
@@ -25,7 +26,7 @@ EXPORTED = Exported(
 
 def sample(rate: float, exported: Exported | None = None, *, load_busy: float = 0.3) -> Sample:
     """Of a server that has its core to itself: a request costs what the rate leaves it."""
-    burst = Burst(1000, 0, 0, requests_per_second=rate, p50_ms=1.0, p99_ms=2.0)
+    burst = a_burst(requests_per_second=rate)
     many = Measurement(
         burst=burst,
         began_seconds=10.0,

@@ -3,12 +3,13 @@
 import dataclasses
 
 import pytest
+from support.bursts import burst
 
 from bench.catalogue import EXPORTING, SDK
-from bench.exports import Recorded, Sent, objection, read_recorded, summed_up
+from bench.exports import Recorded, Sent, objection, read_recorded, read_triton, summed_up
 from bench.process import ServerFailed
 from bench.receiver import Received
-from bench.sample import Burst, Load, Measurement
+from bench.sample import Measurement
 
 METRICS = """\
 # TYPE driftgate_requests_total counter
@@ -60,18 +61,39 @@ def test_requests_and_dropped_spans_are_read_from_the_metrics() -> None:
     assert read_recorded(METRICS) == Recorded(requests=1003, dropped=90, in_flight=3)
 
 
+def test_tritons_statistics_count_what_was_answered_and_what_failed() -> None:
+    text = """{"model_stats": [
+        {"inference_count": 2000, "inference_stats": {"success": {"count": 1000}, "fail": {"count": 2}}},
+        {"inference_count": 5, "inference_stats": {"success": {"count": 5}, "fail": {"count": 0}}}
+    ]}"""
+    assert read_triton(text) == Recorded(requests=1007, dropped=0, in_flight=0)
+
+
+def test_a_server_that_exports_traces_alone_owes_no_metrics() -> None:
+    traced = dataclasses.replace(SDK, exports_metrics=False)
+
+    assert objection(traced, sent(1000), recorded(1000), received(900, data_points=0, log_records=0)) is None
+    assert objection(SDK, sent(1000), recorded(1000), received(900, data_points=0)) is not None
+
+
 def test_metrics_that_count_no_requests_are_refused() -> None:
     with pytest.raises(ServerFailed, match="driftgate_requests_total"):
         read_recorded("# TYPE other gauge\nother 1\n")
 
 
-def test_a_burst_leaves_open_whether_what_was_under_way_at_its_end_arrived() -> None:
-    load = Load(connections=4, streams=16)
+def test_an_orderly_burst_says_exactly_what_a_server_was_sent() -> None:
     found = Sent()
     found.add(3)
-    found.add_burst(Burst(1000, 5, 0, 1.0, 1.0, 1.0), load)
+    found.add_burst(burst(requests=1000))
 
-    assert (found.least, found.most) == (998, 1067)
+    assert (found.least, found.most) == (1003, 1003)
+
+
+def test_a_burst_leaves_open_whether_what_failed_or_was_under_way_at_its_end_arrived() -> None:
+    found = Sent()
+    found.add_burst(burst(requests=1000, failed=5, undecided=64))
+
+    assert (found.least, found.most) == (1000, 1069)
 
 
 def test_spans_that_all_arrive_leave_nothing_to_object() -> None:
@@ -109,7 +131,7 @@ def test_more_spans_than_requests_fail_the_row() -> None:
 
 
 def test_a_server_that_counts_no_drops_loses_what_did_not_arrive() -> None:
-    many = Measurement(Burst(500, 0, 0, 1.0, 1.0, 1.0), 10.0, 12.0, 0, 0.9, 0.2, 0.1, 0.0, 1.0)
+    many = Measurement(burst(requests=500), 10.0, 12.0, 0, 0.9, 0.2, 0.1, 0.0, 1.0)
 
     assert objection(SDK, sent(1000), recorded(1000), received(800, log_records=0)) is None
     exported = summed_up(recorded(1000), received(800), many)
@@ -117,7 +139,7 @@ def test_a_server_that_counts_no_drops_loses_what_did_not_arrive() -> None:
 
 
 def test_spans_in_time_are_those_received_while_the_load_ran() -> None:
-    many = Measurement(Burst(500, 0, 0, 1.0, 1.0, 1.0), 10.0, 12.0, 0, 0.9, 0.2, 0.1, 0.0, 1.0)
+    many = Measurement(burst(requests=500), 10.0, 12.0, 0, 0.9, 0.2, 0.1, 0.0, 1.0)
 
     assert summed_up(recorded(1000), received(1000), many).in_time_64 == 1.0
 

@@ -1,5 +1,6 @@
 """The servers that export, as the benchmark starts them: real processes, a real load, a real receiver."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,8 @@ import pytest
 from support.receiver import OtlpReceiver
 
 from bench import cores, model
-from bench.catalogue import EXPORTING, SDK, ServerSpec, Site
-from bench.client import BundledClient
+from bench.catalogue import ALL_ON, EXPORTING, SDK, ServerSpec, Site
+from bench.generators import generator_of
 from bench.model import Workload
 from bench.probe import REPEATS, reply_bytes
 from bench.process import free_ports, running
@@ -26,9 +27,9 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
     return model.build(tmp_path_factory.mktemp("bench"))
 
 
-@pytest.mark.parametrize("spec", [EXPORTING, SDK], ids=lambda spec: spec.key)
+@pytest.mark.parametrize("spec", [EXPORTING, ALL_ON, SDK], ids=lambda spec: spec.key)
 def test_a_sample_accounts_for_every_request(spec: ServerSpec, workload: Workload, tmp_path: Path) -> None:
-    generator = BundledClient(workload.request, tmp_path)
+    generator = generator_of("wire", workload, tmp_path)
     bench = Bench(workload, generator, cores.choose(), Plan((spec,), 1, 0.3, warm_up_seconds=0.1))
 
     sample = bench.sample(spec)
@@ -36,10 +37,10 @@ def test_a_sample_accounts_for_every_request(spec: ServerSpec, workload: Workloa
     exported = sample.exported
     assert exported is not None
     assert sample.errors == 0
-    assert exported.recorded >= sample.many.burst.requests + sample.one.burst.requests + 4 * REPEATS
+    assert exported.recorded >= sample.many.burst.offered + sample.one.burst.offered + 4 * REPEATS
     assert (exported.server_spans, exported.lost) == (exported.recorded, 0)
     assert exported.data_points > 0
-    assert (exported.run_spans > 0) == (exported.log_records > 0) == (spec is EXPORTING)
+    assert (exported.run_spans > 0) == (exported.log_records > 0) == (spec is not SDK)
     assert 0 < sample.many.receiver_busy < sample.many.load_busy
 
 
@@ -50,7 +51,7 @@ def server_span(spec: ServerSpec, workload: Workload, folder: Path) -> Any:
     with OtlpReceiver() as receiver:
         site = Site(port, http_port, admin_port, workload.repository, workload.model_file, folder, receiver.grpc_port)
         with running(spec, site, cores.choose().server):
-            reply_bytes(port, workload.request, workload.objection)
+            reply_bytes(port, workload.request, partial(workload.objection, 0))
         spans = [span for span in receiver.spans if span.kind == SERVER]
     assert len(spans) == REPEATS
     return spans[0]

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 from rich.console import Console
+from support.bursts import burst
 
 from bench.catalogue import AIO_ECHO, SERVERS, SYNC_ECHO
 from bench.rounds import Results
-from bench.sample import Burst, Measurement, Sample
+from bench.sample import Measurement, Sample
 from bench.table import ratio, render, summarise
 
 DRIFTGATE = next(spec for spec in SERVERS if spec.key == "driftgate")
@@ -17,14 +18,7 @@ def sample(rate: float, *, errors: int = 0, load_busy: float = 0.2, others_busy:
     many = Measurement(
         began_seconds=10.0,
         ended_seconds=12.0,
-        burst=Burst(
-            requests=1000,
-            failed=0,
-            reply_bytes=0,
-            requests_per_second=rate,
-            p50_ms=64_000 / rate,
-            p99_ms=128_000 / rate,
-        ),
+        burst=burst(requests_per_second=rate, p50_ms=64_000 / rate, p99_ms=128_000 / rate),
         errors=errors,
         server_busy=0.97,
         load_busy=load_busy,

@@ -1,5 +1,8 @@
 """The benchmark's receiver, as the process that it is: it counts what arrived."""
 
+import json
+from http.client import HTTPConnection
+
 import grpc
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -44,6 +47,60 @@ def export(receiver: Receiver, signal: str, payload: bytes) -> None:
     with grpc.insecure_channel(f"{HOST}:{receiver.port}") as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICES[signal]}/Export")
         assert call(payload, timeout=WAIT_SECONDS, wait_for_ready=True) == b""
+
+
+def post(receiver: Receiver, path: str, payload: bytes, kind: str) -> tuple[int, bytes]:
+    connection = HTTPConnection(HOST, receiver.http_port, timeout=WAIT_SECONDS)
+    try:
+        connection.request("POST", path, payload, {"Content-Type": kind})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def tritons_trace(number: int) -> bytes:
+    """As Triton sends a request: JSON, three spans of kind SERVER, of which two have a parent."""
+    trace = f"{number:032x}"
+    names = (("InferRequest", "1", ""), ("tabular", "2", "1"), ("compute", "3", "2"))
+    spans = [
+        {"name": name, "kind": 2, "traceId": trace, "spanId": own * 16}
+        | ({"parentSpanId": parent * 16} if parent else {})
+        for name, own, parent in names
+    ]
+    return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).encode()
+
+
+def test_a_receiver_takes_the_same_over_http() -> None:
+    with receiving() as receiver:
+        for path, payload in (("/v1/traces", spans(0, 5)), ("/v1/metrics", metrics()), ("/v1/logs", logs())):
+            assert post(receiver, path, payload, "application/x-protobuf") == (200, b"")
+        export(receiver, "spans", spans(5, 2))
+        assert post(receiver, "/v1/nothing", b"", "application/x-protobuf")[0] == 404
+
+        report = receiver.report()
+
+    assert (report.server_spans, report.data_points, report.log_records, report.exports) == (7, 3, 1, 4)
+
+
+def test_of_tritons_json_only_the_span_without_a_parent_is_the_requests() -> None:
+    with receiving() as receiver:
+        for number in (1, 2, 2):
+            assert post(receiver, "/v1/traces", tritons_trace(number), "application/json") == (200, b"{}")
+
+        report = receiver.report()
+
+    assert (report.server_spans, report.repeated_spans, report.other_spans) == (2, 1, 6)
+
+
+def test_a_receiver_ends_though_a_client_keeps_its_connection() -> None:
+    with receiving() as receiver:
+        connection = HTTPConnection(HOST, receiver.http_port, timeout=WAIT_SECONDS)
+        connection.request("POST", "/v1/traces", spans(0, 1), {"Content-Type": "application/x-protobuf"})
+        connection.getresponse().read()
+
+        assert receiver.report().server_spans == 1
+        connection.close()
 
 
 def test_a_receiver_counts_each_signal_and_ends_with_its_report() -> None:

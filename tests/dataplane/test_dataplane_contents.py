@@ -21,6 +21,7 @@ from dataplane_client import (
     refused,
 )
 from dataplane_repository import LABELS, VERSIONS
+from support.answered_by import answered_by
 from support.gateway import Gateway
 from zoo import INTEGERS, built, by_name, draw, reference, session
 
@@ -158,9 +159,9 @@ def test_headers_name_the_version_and_the_digest_that_answered(client: Client, a
     response, call = client.stub.ModelInfer.with_call(
         make_request("versions", {"x": X}, version=asked), timeout=TIMEOUT_SECONDS
     )
-    headers = dict(call.initial_metadata())
-    assert headers["driftgate-model-version"] == response.model_version == str(answered)
-    assert re.fullmatch(r"sha256:[0-9a-f]{64}", str(headers["driftgate-model-digest"]))
+    by = answered_by(dict(call.initial_metadata()))
+    assert by.version == int(response.model_version) == answered
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", by.digest)
     np.testing.assert_array_equal(answers(response)["y"], X + np.float32(VERSIONS[answered]))
 
 
@@ -168,7 +169,7 @@ def test_versions_of_other_content_have_other_digests(client: Client) -> None:
     digests = set()
     for version in ("1", "2", "10"):
         _, call = client.stub.ModelInfer.with_call(make_request("versions", {"x": X}, version=version))
-        digests.add(dict(call.initial_metadata())["driftgate-model-digest"])
+        digests.add(answered_by(dict(call.initial_metadata())).digest)
     assert len(digests) == 3
 
 

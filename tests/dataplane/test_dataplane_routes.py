@@ -15,6 +15,7 @@ import tritonclient.grpc as triton  # type: ignore[import-untyped]
 from dataplane_client import Client, Metadata, Refusal, answers, channel_to, make_request, refusal_of
 from dataplane_routed import RoutedWorker, routed_worker
 from route_models import ten_times
+from support.answered_by import answered_by
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
@@ -62,10 +63,10 @@ def sent(client: Client, request: pb.ModelInferRequest, metadata: Metadata = ())
         response, call = client.stub.ModelInfer.with_call(request, metadata=metadata, timeout=TIMEOUT_SECONDS)
     except grpc.RpcError as error:
         return refusal_of(error)
-    told = dict(call.initial_metadata())
+    by = answered_by(dict(call.initial_metadata()))
     assert (response.model_name, response.id) == (request.model_name, request.id)
-    assert told["driftgate-model-version"] == response.model_version
-    return int(response.model_version), told.get("driftgate-variant", ""), told.get("driftgate-reason", "")
+    assert by.version == int(response.model_version)
+    return by.version, by.variant, by.reason
 
 
 class Triton:

@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 import pytest
 from support.admin import Admin, Refused, admin_of, until
+from support.answered_by import answered_by
 from support.gateway import Gateway
 from support.load import INFER, infer_request
 from zoo import versioned, write_version
@@ -97,11 +98,10 @@ class Clients:
             raise Refused(error) from None
         said = {item.key: item.value for item in (*call.initial_metadata(), *call.trailing_metadata())}
         k = float(np.frombuffer(response.raw_output_contents[0], np.float32)[0])
-        assert said["driftgate-model-version"] == response.model_version
-        return Answered(
-            int(response.model_version), k, said["driftgate-model-digest"], said.get("driftgate-variant", "default"),
-            said.get("driftgate-reason", "default"),  # a model without a route does not say it
-        )  # fmt: skip
+        by = answered_by(said)
+        assert by.version == int(response.model_version)
+        # A model without a route does not say variant and reason.
+        return Answered(by.version, k, by.digest, by.variant or "default", by.reason or "default")
 
 
 @dataclass(frozen=True, slots=True)

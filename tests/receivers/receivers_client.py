@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from support.answered_by import answered_by
 from support.load import INFER, infer_request
 
 from gateway.telemetry.conventions import INFER_METHOD
@@ -108,5 +109,5 @@ def outcome(call: Any, began_ns: int, request_id: str, rows: int, parent_id: str
     version = int(call.result().model_version) if code is grpc.StatusCode.OK else 0
     return Asked(
         trace_id, span_id, parent_id, bool(int(flags, 16) & 1), request_id, code.name, version,
-        metadata.get("driftgate-model-digest", ""), rows, began_ns, ended_ns,
+        answered_by(metadata).digest, rows, began_ns, ended_ns,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import grpc.aio
 import numpy as np
 
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
+from support.answered_by import answered_by
 from support.load import INFER, OK, infer_request
 
 CALL_SECONDS = 10.0
@@ -145,18 +146,9 @@ class Arrivals:
             headers = _texts(error.initial_metadata()) | _texts(error.trailing_metadata())
         else:
             headers = _texts(await call.initial_metadata()) | _texts(await call.trailing_metadata())
-        self.got.append(
-            Got(
-                ask,
-                status,
-                message,
-                int(headers.get("driftgate-model-version", "0")),
-                headers.get("driftgate-variant", ""),
-                headers.get("driftgate-reason", ""),
-                started,
-                time.monotonic() - started,
-            )
-        )
+        by = answered_by(headers)
+        seconds = time.monotonic() - started
+        self.got.append(Got(ask, status, message, by.version, by.variant, by.reason, started, seconds))
 
 
 def _texts(metadata: Any) -> dict[str, str]:

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
+from support.answered_by import answered_by
 from support.load import INFER
 
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -204,8 +205,8 @@ def _told(ask: Ask, code: str, message: str, sent_ns: int, received_ns: int, met
         trace_id=parts[1],
         span_id=parts[2],
         flags=int(parts[3], 16) if parts[3] else None,
-        version=int(metadata.get("driftgate-model-version", 0)),
-        digest=metadata.get("driftgate-model-digest", ""),
+        version=answered_by(metadata).version,
+        digest=answered_by(metadata).digest,
     )
 
 

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 POSTED_INFER_CALLS = 512  # ModelInfer calls the C-core may hand over before it is asked for more
 POSTED_OTHER_CALLS = 64
 MAX_DRAINED_EVENTS = 1024  # then what is ready is answered first: bounds the wait of the oldest
+EMPTY_LOOKS = 2  # in a row: one look reads what a connection has received, and finds it only at the next look
 MAX_THREADS = 64  # polling threads, with those that stand in for others held up in a run
 EMPTY_FLAGS = 0
 NOT_FOUND_METHOD = "unknown method %s: see the server's reflection service for those it has"
@@ -333,14 +334,19 @@ class QueueTransport:
             if event.tag is None and event.completion_type == cygrpc.CompletionType.queue_shutdown:
                 return
             ready: Ready = []
+            looked = 0
             for _ in range(MAX_DRAINED_EVENTS):
-                if event.tag is None:  # nothing more is ready
-                    break
-                take(event, ready)
+                if event.tag is None:
+                    looked += 1
+                    if looked == EMPTY_LOOKS or not ready:
+                        break
+                else:
+                    looked = 0
+                    take(event, ready)
                 event = poll(0.0)
             else:
                 if event.tag is not None:
-                    self._take_safely(event, ready)
+                    take(event, ready)
             if ready:
                 try:
                     infer(ready)

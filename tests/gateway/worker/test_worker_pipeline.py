@@ -65,7 +65,7 @@ def test_requests_that_arrive_together_are_one_run_and_each_gets_its_own(worker:
     assert [values(call) for call in calls] == [[n + 1.0] * 4 for n in range(5)]
     assert [call.answers[0].id for call in calls] == [f"id-{n}" for n in range(5)]
     assert {(a.model_name, a.model_version) for call in calls for a in call.answers} == {("m", "1")}
-    assert calls[0].headers == ((b"driftgate-model-version", b"1"), (b"driftgate-model-digest", b"sha256:0"))
+    assert calls[0].headers == ((b"driftgate-answered-by", b'1;digest="sha256:0"'),)
     (counts,) = worker.statistics.totals()
     assert (counts.successes, counts.rows, counts.runs, counts.failures) == (5, 5, 1, 0)
 

@@ -29,6 +29,7 @@ PANE_ROWS = 250
 WINDOWS_ROWS = (1_000, 10_000)
 CALM_LOOKS = 45
 MOST_ROWS = 40_000
+ROTATED_STEP_ROWS = 500
 
 NORMAL = BinnedDistribution.of(stats.norm.cdf)
 COLOURS = CategoryDistribution(("red", "green", "blue"), (0.6, 0.3, 0.1))
@@ -159,11 +160,11 @@ def test_a_rotated_correlation_with_unchanged_marginals_is_found() -> None:
     whole, stream = summary(reference, "reference"), rotated_rows(random, 4_000, 0.6)
     assert not evaluate(whole, summary(stream, "window")).drifted
     found: dict[str, int] = {}
-    for rows in range(250, 8_001, 250):
-        stream = np.concatenate([stream[250:], rotated_rows(random, 250, -0.6)])
+    for rows in range(ROTATED_STEP_ROWS, 4_001, ROTATED_STEP_ROWS):
+        stream = np.concatenate([stream[ROTATED_STEP_ROWS:], rotated_rows(random, ROTATED_STEP_ROWS, -0.6)])
         for subject in evaluate(whole, summary(stream, "window")).drifted:
             found.setdefault(subject.split()[0], rows)
-    print(f"rotated correlation: {found} rows; always-fire 250, never-fire None")
+    print(f"rotated correlation: {found} rows; always-fire {ROTATED_STEP_ROWS}, never-fire None")
     assert not set(found) & set(columns)
-    assert found["all"] <= 4_000
+    assert "all" in found
     assert JOINT.startswith("all")
