@@ -90,7 +90,7 @@ SYNC_ONNX = ServerSpec("sync-onnx", "grpc.server + onnxruntime", module_command(
 QUEUE_ECHO = ServerSpec("queue-echo", "completion-queue echo", module_command("queue_echo"), echoes=True)
 POLLED_ECHO = ServerSpec(
     "queue-echo-polled",
-    "the same, polling its sockets",
+    "completion-queue echo, polled",
     module_command("queue_echo"),
     echoes=True,
     environment=WORKER_ENVIRONMENT,

@@ -26,6 +26,8 @@ LENGTH_DELIMITED = 2
 MAX_FIXED_BYTES = 4096  # of one layout; larger headers are decoded anew each time
 MAX_LAYOUTS_PER_KEY = 4
 MAX_KEYS = 256
+VIEWED_BYTES = 1 << 16
+"""Of values: from here on they are not copied out of the message, which lives as long as they do."""
 
 
 class Form(NamedTuple):
@@ -52,6 +54,7 @@ class Layout(Generic[T]):
         "_id",
         "_raws",
         "_routing",
+        "_viewed",
         "junction",
         "parameters",
         "target",
@@ -71,6 +74,7 @@ class Layout(Generic[T]):
         self._fixed = fixed[1:]
         self._id = id_range
         self._raws = raws
+        self._viewed = sum(end - start for start, end in raws) >= VIEWED_BYTES
         self._form = _form_of(request)
         self._forms: dict[T | None, Form] = {target: self._form}
         self._routing = request.routing
@@ -91,7 +95,8 @@ class Layout(Generic[T]):
             request_id = payload[start:end].decode() if end else ""
         except UnicodeDecodeError:
             return None  # not a valid message; the decoder says so
-        request = Request([payload[start:end] for start, end in self._raws], *self._form)
+        values: Any = memoryview(payload) if self._viewed else payload
+        request = Request([values[start:end] for start, end in self._raws], *self._form)
         request.id = request_id
         request.routing = self._routing
         return request

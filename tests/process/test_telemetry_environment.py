@@ -206,7 +206,7 @@ def test_wrong_numbers_are_warned_of_and_empty_variables_are_none(models: Path, 
         settings = WRONG_NUMBERS | {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}
         with Gateway(models, tmp_path / "state", config=config, environment=settings) as gateway:
             send(gateway)
-            receiver.wait_for(lambda: receiver.counts["traces"] >= REQUESTS)
+            receiver.wait_for(lambda: receiver.counts["traces"] >= REQUESTS * 2 // 3)  # a third is not sampled
         warned = [line for line in gateway.log.splitlines() if "; the default holds" in line]
         assert {name for line in warned for name in WRONG_NUMBERS if f"{name}: expected" in line} == set(WRONG_NUMBERS)
 

@@ -37,6 +37,7 @@ MAX_DRAINED_EVENTS = 1024  # then what is ready is answered first: bounds the wa
 EMPTY_LOOKS = 2  # in a row: one look reads what a connection has received, and finds it only at the next look
 MAX_THREADS = 64  # polling threads, with those that stand in for others held up in a run
 EMPTY_FLAGS = 0
+BUFFER_HINT = 1  # GRPC_WRITE_BUFFER_HINT: the message may wait for the next, to be written together with it
 NOT_FOUND_METHOD = "unknown method %s: see the server's reflection service for those it has"
 NO_MESSAGE = Status(code_pb2.INVALID_ARGUMENT, "the call ended without a request message")
 
@@ -143,6 +144,7 @@ class QueueStream:
 
     def __init__(self, core: Any, method: str, metadata: Metadata, details: Any) -> None:
         self._core = core
+        self._peer = _text(core.peer())  # each of its records asks
         self.authority = _text(details.host)
         self.method = method
         self.metadata = metadata
@@ -158,7 +160,7 @@ class QueueStream:
         self._ended = False
 
     def peer(self) -> str:
-        return _text(self._core.peer())
+        return self._peer
 
     def open(self, handler: StreamHandler) -> None:
         self._handler = handler
@@ -194,8 +196,8 @@ class QueueStream:
             self._ended = True
         self._send_status(status)
 
-    def _send(self, payload: bytes) -> None:
-        self._core.start_server_batch((cygrpc.SendMessageOperation(payload, EMPTY_FLAGS),), self._on_sent)
+    def _send(self, payload: bytes, flags: int = EMPTY_FLAGS) -> None:
+        self._core.start_server_batch((cygrpc.SendMessageOperation(payload, flags),), self._on_sent)
 
     def _send_status(self, status: Status) -> None:
         operation = cygrpc.SendStatusFromServerOperation(
@@ -224,8 +226,11 @@ class QueueStream:
         with self._lock:
             if not written:
                 self._outgoing.clear()
+            flags = EMPTY_FLAGS
             if self._outgoing:
                 payload, status = self._outgoing.popleft(), None
+                if self._outgoing:  # the last one takes those before it along
+                    flags = BUFFER_HINT
             else:
                 self._sending = False
                 payload, status = None, self._end
@@ -233,7 +238,7 @@ class QueueStream:
                     return
                 self._ended = True
         if payload is not None:
-            self._send(payload)
+            self._send(payload, flags)
         elif status is not None:
             self._send_status(status)
 

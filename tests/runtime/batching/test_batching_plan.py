@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.batching.plan import BatchLimits, cut, wait_seconds
+from runtime.batching.plan import SHARED_BYTES, BatchLimits, cut, wait_seconds
 from runtime.batching.request import Request
 
 
@@ -94,3 +94,24 @@ def test_the_first_waits_for_company_until_the_run_is_full_or_its_time_is_up(
 
 def test_nobody_waits_where_runs_are_not_shared() -> None:
     assert wait_seconds([waiting(1)], BatchLimits(0, 0.5), 0) == 0.0
+
+
+def sized(size_bytes: int) -> Request:
+    request = waiting(1)
+    request.size_bytes = size_bytes
+    return request
+
+
+@given(st.lists(st.integers(0, 2 * SHARED_BYTES), min_size=1, max_size=25))
+def test_great_messages_run_alone_and_others_share_a_run_up_to_a_bound(sizes: list[int]) -> None:
+    pending = deque(map(sized, sizes))
+    while pending:
+        taken = sum(request.size_bytes for request in cut(pending, 100))
+        assert taken <= SHARED_BYTES or taken in sizes
+        assert not pending or taken + pending[0].size_bytes > SHARED_BYTES, "there was room for the next"
+
+
+def test_nobody_is_waited_for_where_there_is_no_room() -> None:
+    limits = BatchLimits(max_rows=8, max_delay_seconds=1.0)
+    assert wait_seconds([sized(SHARED_BYTES)], limits, now_ns=0) == 0
+    assert wait_seconds([sized(SHARED_BYTES - 1)], limits, now_ns=0) == 1
