@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.wire.decode import Decoder
-from gateway.wire.layout import MAX_KEYS, MAX_LAYOUTS_PER_KEY, Layouts
+from gateway.wire.layout import MAX_KEYS, MAX_LAYOUTS_PER_KEY, VIEWED_BYTES, Layouts
 from gateway.wire.pb.inference import grpc_service_pb2 as pb
 from runtime.batching.request import Request
 from runtime.errors import InvalidRequest
@@ -145,3 +145,14 @@ def test_what_is_remembered_is_bounded() -> None:
     kept = layouts._layouts
     assert len(kept) <= MAX_KEYS
     assert max(map(len, kept.values())) <= MAX_LAYOUTS_PER_KEY
+
+
+def test_great_values_are_read_where_they_were_received() -> None:
+    rows = VIEWED_BYTES // 8  # half of it an input
+    first, second = (np.full((2, rows, 2), value).tolist() for value in (1.0, 2.0))
+    layouts = learned(payload(first))
+    data = payload(second)
+    found = layouts.find(data)
+    assert found is not None
+    assert facts(found[1]) == facts(decoded(data))
+    assert [value.obj is data for value in found[1].inputs if isinstance(value, memoryview)] == [True, True]
