@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gateway.background import KEEPING_UP_NICE, give_way
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.daemon_pool import DaemonPool
 from gateway.telemetry.exporting import ExportCounts
@@ -112,6 +113,7 @@ class SpanExport:
                 lane.reader.release(left)
 
     def _run(self) -> None:
+        give_way(KEEPING_UP_NICE)
         pause = IDLE_POLL_SECONDS
         while not self._stopping.wait(pause):
             pause = BUSY_POLL_SECONDS if self._try_turn() else IDLE_POLL_SECONDS
