@@ -52,7 +52,8 @@ def can_redraw() -> bool:
 
 def pause(seconds: float) -> None:
     """Sleeps, in short pieces: an interrupt that comes after Python's last look for one and before the system call
-    sleeps is raised when that call ends, and Ctrl-C must not seem lost for a long `--interval`."""
+    sleeps is raised when that call ends, and Ctrl-C must not seem lost for a long `--interval`.
+    """
     ends_at = time.monotonic() + seconds
     while (left := ends_at - time.monotonic()) > 0:
         time.sleep(min(left, INTERRUPTIBLE_SECONDS))

@@ -31,6 +31,7 @@ from gateway.telemetry.settings import Temporality
 from gateway.telemetry.signed import Side, SignedDistribution
 from gateway.telemetry.snapshot import Attributes, AttributeValue, Distribution, Point, Snapshot
 from gateway.version import VERSION
+from runtime.yielding import let_others_run
 
 MAX_PAYLOAD_BYTES = 3_500 * 1024
 """Under 3.5 MiB: receivers accept 4 MiB as gRPC's default, and the frame around it is not ours."""
@@ -77,6 +78,7 @@ class MetricsEncoder:
                 for point in points
             )
             payloads.add(instrument, encoded, is_delta=changes)
+            let_others_run()
         self.start_from(snapshot)
         return payloads.finished()
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from runtime.drift.binned import BinsMismatch, Floats
+from runtime.yielding import let_others_run
 
 TERMS = 512
 """At most so many terms: features, squares, products. All products up to 30 features, beyond that a seeded choice."""
@@ -163,4 +164,5 @@ def _logistic(x: Floats, labels: Floats) -> Floats:
         step = np.linalg.solve(hessian, gradient)
         intercept -= slope.sum() / curve.sum() - float(mean @ step)
         weights -= step
+        let_others_run()
     return weights

@@ -56,7 +56,7 @@ def test_without_variables_nothing_is_exported_and_the_defaults_hold() -> None:
     assert exported({}) == []
     assert settings.sampler == "parentbased_always_on"
     assert settings.propagators == ("tracecontext", "baggage")
-    assert settings.spans == settings.log_records == BatchProcessorSettings(1.0, 30.0, None, 4096)
+    assert settings.spans == settings.log_records == BatchProcessorSettings(1.0, 30.0, None, 1024)
     assert (settings.metric_interval_seconds, settings.metric_timeout_seconds) == (60.0, 30.0)
     assert (settings.temporality, settings.exemplar_filter, settings.span_links) == ("cumulative", "trace_based", 128)
 
