@@ -8,11 +8,19 @@ which others may run is felt by no one.
 from __future__ import annotations
 
 import os
+import threading
 
 CAN_YIELD = hasattr(os, "sched_yield")  # not on macOS
 
+_thread = threading.local()
+
+
+def begin_yielding() -> None:
+    """From now on the calling thread yields in `let_others_run`; others, of a command or a test, never do."""
+    _thread.yields = CAN_YIELD
+
 
 def let_others_run() -> None:
-    """Gives the core to a thread that waits for it; without one, it costs less than a microsecond."""
-    if CAN_YIELD:
+    """Between two pieces of work: gives the core to a thread that waits for it. Without one it costs a microsecond."""
+    if getattr(_thread, "yields", False):
         os.sched_yield()

@@ -78,7 +78,6 @@ class MetricsEncoder:
                 for point in points
             )
             payloads.add(instrument, encoded, is_delta=changes)
-            let_others_run()
         self.start_from(snapshot)
         return payloads.finished()
 
@@ -208,6 +207,7 @@ class _Payloads:
         head_bytes = head.ByteSize() + FRAME_BYTES
         metric: Metric | None = None
         for point in points:
+            let_others_run()
             size = point.ByteSize() + FRAME_BYTES
             if self._points and self._bytes + size + (0 if metric is not None else head_bytes) > self._max_bytes:
                 self._end()
