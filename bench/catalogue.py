@@ -80,8 +80,8 @@ def _sdk_gateway(site: Site) -> list[str]:
 
 
 QUEUE = {"DRIFTGATE_TRANSPORT": "queue"}
-EXPORT_METRICS_OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "500"}
-"""Milliseconds. By default it is a minute, and no load would hold an export."""
+EXPORT_METRICS_OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "2000"}
+"""Milliseconds. By default it is a minute, and no load would hold an export; so each of two seconds holds one."""
 
 AIO_ECHO = ServerSpec("aio-echo", "grpc.aio echo", module_command("aio_echo"), echoes=True)
 SYNC_ECHO = ServerSpec("sync-echo", "grpc.server echo", module_command("sync_echo"), echoes=True)

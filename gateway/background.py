@@ -13,16 +13,21 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ParamSpec, TypeVar
 
+from runtime.yielding import begin_yielding
+
 GIVING_WAY_NICE = 10  # a tenth of a core that a worker wants too, and all of one that is idle
+KEEPING_UP_NICE = 5  # a quarter of it: what has to keep up with the workers, in pieces of tens of milliseconds
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def give_way() -> None:
-    """The calling thread, and those that it starts, for good: only the privileged may take it back."""
+def give_way(nice: int = GIVING_WAY_NICE) -> None:
+    """The calling thread, and those that it starts, for good: only the privileged may take it back. It also yields."""
+    begin_yielding()
     with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, 0, GIVING_WAY_NICE)  # on Linux, 0 is the calling thread
+        before = os.getpriority(os.PRIO_PROCESS, 0)  # on Linux, 0 is the calling thread
+        os.setpriority(os.PRIO_PROCESS, 0, max(before, nice))
 
 
 _under_way: set[Future[Any]] = set()

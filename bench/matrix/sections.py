@@ -31,6 +31,9 @@ SHAPES = ((1, 1), (1, 16), (1, 64), (4, 16), (16, 4), (64, 1), (16, 16), (64, 16
 OPEN = Load(connections=16, streams=64)
 """Room enough that an arrival hardly ever waits for a free stream of HTTP/2; where it does, that counts."""
 
+OPEN_CAPACITY = Load(OPEN.connections, MANY.in_flight // OPEN.connections)
+"""What an open loop has its shares of: 64 in flight on the same connections, each of which has its own cost."""
+
 MODEL_COUNTS = (1, 10, 100)
 VERSION_COUNTS = (1, 5, 20)
 FEATURE_COUNTS = (30, 1_000, 10_000)
@@ -127,7 +130,7 @@ def latency(folder: Path) -> tuple[Case, ...]:
     root, graph = _all_on(subject, folder / "models")
     pool = workload(subject, 1)
     steps = (
-        Step("capacity", "closed loop, 64 in flight", pool, MANY),
+        Step("capacity", "closed loop, 64 in flight", pool, OPEN_CAPACITY),
         Step("50", "open loop, 50 % of that", pool, OPEN, share=0.5),
         Step("80", "open loop, 80 % of that", pool, OPEN, share=0.8),
     )

@@ -13,7 +13,7 @@ from bench.generator import WireGenerator
 from bench.matrix import tables
 from bench.matrix.case import Outcome, Setting
 from bench.matrix.memory import Look, growth, slope_bytes_per_minute, watched
-from bench.matrix.sections import MANY, OPEN
+from bench.matrix.sections import OPEN, OPEN_CAPACITY
 from bench.matrix.servers import ALL_ON, CANARY, VERSIONS
 from bench.matrix.table import Verdict, render_claims
 from bench.matrix.workload import Workload, workload, write
@@ -86,7 +86,7 @@ def _act(setting: Setting, pool: Workload, turn: Turn) -> tuple[float, Measureme
     """Requests/s of a closed loop, the long run, and looks at memory in it."""
     generator = WireGenerator(pool.requests, pool.objection, slow_ms=SLOW_MS)
     question = Question.first_of(pool.requests, pool.objection, echoes=False)
-    closed = turn.measure(generator, question, MANY, 2 * setting.seconds, setting.warm_up_seconds)
+    closed = turn.measure(generator, question, OPEN_CAPACITY, 2 * setting.seconds, setting.warm_up_seconds)
     capacity = closed.burst.requests_per_second
     setting.tell(f"capacity {capacity:,.0f} requests/s; {setting.minutes:g} minutes at {SHARE:.0%} of it")
     seconds = setting.minutes * 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from typing import Literal
 
 from google.protobuf.json_format import MessageToDict
@@ -17,6 +18,8 @@ from gateway.wire.pb.driftgate.admin.v1 import admin_pb2 as pb
 
 UNBOUNDED = 1_000_000
 """Characters; a table takes what it needs of it, so nothing is cropped in a pipe or a file."""
+
+INTERRUPTIBLE_SECONDS = 0.2
 
 STYLES = {
     pb.VERSION_STATE_AVAILABLE: "green",
@@ -45,6 +48,15 @@ def window_width() -> int | None:
 def can_redraw() -> bool:
     """Whether standard output is a terminal that a screen can be drawn on again and again."""
     return is_terminal() and not Console().is_dumb_terminal
+
+
+def pause(seconds: float) -> None:
+    """Sleeps, in short pieces: an interrupt that comes after Python's last look for one and before the system call
+    sleeps is raised when that call ends, and Ctrl-C must not seem lost for a long `--interval`.
+    """
+    ends_at = time.monotonic() + seconds
+    while (left := ends_at - time.monotonic()) > 0:
+        time.sleep(min(left, INTERRUPTIBLE_SECONDS))
 
 
 def show_json(message: Message, *, indent: int | None = 2) -> None:

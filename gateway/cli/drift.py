@@ -90,6 +90,7 @@ def _follow(peer: Peer, request: pb.GetDriftRequest, interval_seconds: float, *,
     from rich.live import Live
 
     from gateway.cli.client import ask
+    from gateway.cli.console import pause
     from gateway.cli.drift_table import drift_screen
 
     console = Console(highlight=False, markup=False)
@@ -97,7 +98,7 @@ def _follow(peer: Peer, request: pb.GetDriftRequest, interval_seconds: float, *,
     with Live(screen, console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.refresh()
-            time.sleep(interval_seconds)
+            pause(interval_seconds)
             response = ask(peer, "GetDrift", request)
             live.update(drift_screen(response, console.width, time.time(), everything=everything))
 

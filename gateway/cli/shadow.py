@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -73,6 +72,7 @@ def _follow(peer: Peer, request: pb.GetComparisonsRequest, interval_seconds: flo
     from rich.live import Live
 
     from gateway.cli.client import ask
+    from gateway.cli.console import pause
     from gateway.cli.shadow_table import shadow_screen
 
     console = Console(highlight=False, markup=False)
@@ -83,5 +83,5 @@ def _follow(peer: Peer, request: pb.GetComparisonsRequest, interval_seconds: flo
     with Live(screen(), console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.refresh()
-            time.sleep(interval_seconds)
+            pause(interval_seconds)
             live.update(screen())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -79,6 +78,7 @@ def _follow(peer: Peer, request: pb.GetStatisticsRequest, interval_seconds: floa
     from rich.live import Live
 
     from gateway.cli.client import ask
+    from gateway.cli.console import pause
     from gateway.cli.text import moment
     from gateway.cli.traffic import traffic
 
@@ -90,7 +90,7 @@ def _follow(peer: Peer, request: pb.GetStatisticsRequest, interval_seconds: floa
             width, height = console.size
             screen = _screen(traffic(now, before), request.model, moment(now.time), width, height - FIXED_LINES)
             live.update(screen, refresh=True)
-            time.sleep(interval_seconds)
+            pause(interval_seconds)
             before, now = now, ask(peer, "GetStatistics", request)
 
 

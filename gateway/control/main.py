@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import gc
 import logging
 import os
 import signal
@@ -244,6 +245,7 @@ class Control:
             await self._rollouts.start_up()
             self._remember_start()
             self._started = True
+            gc.freeze()  # what has come up stays
             served = [model.name for model in self._changes.desired.values() if model.served]
             log.info("serving %d models: %s", len(served), ", ".join(sorted(served)) or "none")
         except Exception:
@@ -377,6 +379,9 @@ def main() -> int:
     orders = receive_orders()
     setup_logging("control", orders.config.log_level, orders.log_style)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What has been imported never becomes garbage. A full collection that looked at it all would hold up every thread
+    # for a tenth of a second, and workers on the same core with them, again and again.
+    gc.freeze()
     try:
         store = open_store(str(Path(orders.state_dir) / "state.db"))
     except ServingError as error:

@@ -38,6 +38,7 @@ from runtime.profile.windows import Window
 from runtime.repository.repository import Repository
 from runtime.repository.statistics_settings import DriftSettings
 from runtime.sketch.errors import Malformed
+from runtime.yielding import let_others_run
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +161,7 @@ class Watching:
         busy = sum(watched.watch.has_new_rows for _, watched in all_watched)
         for key, watched in all_watched:
             if watched.watch.due(now_seconds):
+                let_others_run()
                 self._look(key, watched, now_seconds, busy)
 
     def figures(self) -> list[VersionDrift]:

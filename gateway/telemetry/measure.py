@@ -24,6 +24,7 @@ from gateway.telemetry.snapshot import Attributes, AttributeValue, Distribution,
 from runtime.shm.series import OVERFLOWS, Series, SeriesKey, SeriesReader
 from runtime.shm.series_layout import ROWS_OFFSET, SCALE, TIME_OFFSET
 from runtime.shm.statistics import StatisticsReader
+from runtime.yielding import let_others_run
 
 NS = 1e-9  # s
 OVERFLOWED: Attributes = (("otel.metric.overflow", True),)
@@ -128,6 +129,7 @@ class Measures:
                 measured = Measurement(instrument, start, [_point(instrument, *row) for row in source.read()])
             if measured.points:
                 measurements.append(measured)
+            let_others_run()
         return Snapshot(time.time_ns(), measurements)
 
     def _named_sources(self) -> dict[str, _Source]:

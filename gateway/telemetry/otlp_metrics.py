@@ -31,6 +31,7 @@ from gateway.telemetry.settings import Temporality
 from gateway.telemetry.signed import Side, SignedDistribution
 from gateway.telemetry.snapshot import Attributes, AttributeValue, Distribution, Point, Snapshot
 from gateway.version import VERSION
+from runtime.yielding import let_others_run
 
 MAX_PAYLOAD_BYTES = 3_500 * 1024
 """Under 3.5 MiB: receivers accept 4 MiB as gRPC's default, and the frame around it is not ours."""
@@ -206,6 +207,7 @@ class _Payloads:
         head_bytes = head.ByteSize() + FRAME_BYTES
         metric: Metric | None = None
         for point in points:
+            let_others_run()
             size = point.ByteSize() + FRAME_BYTES
             if self._points and self._bytes + size + (0 if metric is not None else head_bytes) > self._max_bytes:
                 self._end()

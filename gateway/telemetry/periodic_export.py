@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gateway.background import give_way
 from gateway.telemetry.exporting import ExportCounts
 from gateway.telemetry.otlp.client import OtlpClient
 
@@ -57,6 +58,7 @@ class PeriodicExport:
         self._counts.abandon()
 
     def _run(self) -> None:
+        give_way()
         while not self._stopping.wait(self._interval_seconds):
             self._export()
         self._export()

@@ -86,7 +86,7 @@ class BatchProcessorSettings:
     schedule_delay_seconds: float = 1.0
     export_timeout_seconds: float = 30.0
     max_queue_size: int | None = None
-    max_export_batch_size: int = 4096
+    max_export_batch_size: int = 1024
 
 
 @dataclass(frozen=True, slots=True)

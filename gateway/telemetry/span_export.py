@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gateway.background import KEEPING_UP_NICE, give_way
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.daemon_pool import DaemonPool
 from gateway.telemetry.exporting import ExportCounts
@@ -28,12 +29,14 @@ from gateway.telemetry.settings import BatchProcessorSettings
 from gateway.telemetry.spans import SpanEncoder
 from runtime.shm.record import Records
 from runtime.shm.ring import RingReader
+from runtime.yielding import let_others_run
 
 log = logging.getLogger(__name__)
 
 EXPORTS_AT_ONCE = 4
 BUSY_POLL_SECONDS = 0.05
 IDLE_POLL_SECONDS = 0.2
+BEHIND_SHARE = 0.25  # of a ring: from here on an export does not wait for others of its core
 FULL_SHARE = 0.75  # of a ring: from here on the oldest records make room
 ROOM_SHARE = 0.5
 FLUSH_SECONDS = 5.0  # at the end, for what is still to be exported
@@ -112,6 +115,7 @@ class SpanExport:
                 lane.reader.release(left)
 
     def _run(self) -> None:
+        give_way(KEEPING_UP_NICE)
         pause = IDLE_POLL_SECONDS
         while not self._stopping.wait(pause):
             pause = BUSY_POLL_SECONDS if self._try_turn() else IDLE_POLL_SECONDS
@@ -186,6 +190,8 @@ class SpanExport:
                 self._under_way += 1
             self._counts.begin(payload.requests, payload.runs)
             batch.exports.append(self._pool.submit(self._send, payload.payload, payload.requests, payload.runs))
+        if lane.reader.held < BEHIND_SHARE * lane.reader.capacity:
+            let_others_run()
 
     def _send(self, payload: bytes, requests: int, runs: int) -> None:
         try:

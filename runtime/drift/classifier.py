@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from runtime.drift.binned import BinsMismatch, Floats
+from runtime.yielding import let_others_run
 
 TERMS = 512
 """At most so many terms: features, squares, products. All products up to 30 features, beyond that a seeded choice."""
@@ -91,7 +92,9 @@ def separation(
         return Separation(0.5, 1.0, (len(halves[0][1]), len(halves[1][1])))
     (a, a_test), (b, b_test) = halves
     expand = _Expansion(np.concatenate([a, b]), terms, random)
+    let_others_run()
     x = np.concatenate([expand(a), expand(b)])
+    let_others_run()
     center, scale = x.mean(0), x.std(0)
     scale[scale == 0] = 1.0
     labels = np.concatenate([np.full(len(a), -1.0), np.full(len(b), 1.0)])
@@ -159,8 +162,10 @@ def _logistic(x: Floats, labels: Floats) -> Floats:
         mean = (curve @ x) / curve.sum()
         hessian = (x * curve[:, None]).T @ x - curve.sum() * np.outer(mean, mean)
         hessian[np.diag_indices_from(hessian)] += RIDGE
+        let_others_run()
         gradient = slope @ x - slope.sum() * mean + RIDGE * weights
         step = np.linalg.solve(hessian, gradient)
         intercept -= slope.sum() / curve.sum() - float(mean @ step)
         weights -= step
+        let_others_run()
     return weights

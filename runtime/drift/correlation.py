@@ -12,6 +12,7 @@ from scipy import special
 
 from runtime.drift.binned import BinsMismatch, Floats
 from runtime.drift.null import normal_quantile
+from runtime.yielding import let_others_run
 
 MARGIN = 1e-9
 """Correlations of exactly ±1 have no finite transform."""
@@ -143,6 +144,7 @@ def rank_correlations(rows: ArrayLike, columns: Sequence[str], prediction: str) 
             told[name] = _of_ranks(_Ranks.of(column[known]), ranks)
         elif name != prediction:
             told[name] = rank_correlation_of(column, beside)
+        let_others_run()
     return told
 
 

@@ -22,6 +22,7 @@ from runtime.drift.correlation import Correlation
 from runtime.drift.findings import SERVICE_THRESHOLDS, Thresholds, correlation_finding, findings_of, separation_finding
 from runtime.drift.multiple import holm
 from runtime.drift.verdict import Alarm, Decision, Finding, Hysteresis, Role, Verdict
+from runtime.yielding import let_others_run
 
 JOINT = "all features"
 
@@ -129,6 +130,7 @@ def evaluate(reference: Sample, live: Sample, parameters: Parameters | None = No
         role = reference.roles.get(subject, Role.FEATURE)
         pair = reference.subjects[subject], live.subjects[subject]
         findings += findings_of(subject, role, *pair, parameters.thresholds_of(role), each)
+        let_others_run()
     for subject in reference.correlations:
         if subject in live.correlations:
             role = reference.roles.get(subject, Role.FEATURE)

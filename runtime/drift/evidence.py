@@ -21,6 +21,7 @@ from runtime.drift.anytime import ReferenceDetector
 from runtime.drift.binned import Apart, Bins, BinsMismatch, CategoryBins, Counts, NumericBins, RateCounts, align
 from runtime.drift.cells import NumericCells, category_cells, count_categories, numeric_cells
 from runtime.drift.distance import LARGEST
+from runtime.yielding import let_others_run
 
 EVIDENCE_CELLS = 10
 """Fewer than a look has: evidence is spent on each cell in each pane."""
@@ -109,6 +110,7 @@ class Evidence:
         for name, bins in pane.items():
             if name not in counters:
                 continue
+            let_others_run()
             if not counters[name].cut_by(bins):
                 detectors[name] = detectors[name].after(counters[name](bins))
                 continue

@@ -29,6 +29,7 @@ from runtime.sketch.categories import CategoryCounts
 from runtime.sketch.exponential import ExponentialHistogram
 from runtime.sketch.frequent import FrequentValues
 from runtime.sketch.moments import Moments
+from runtime.yielding import let_others_run
 
 CERTAIN = 2
 """Values that make up more than this many times the share that a sketch may miss of each are kept in it, and their
@@ -56,6 +57,7 @@ def numeric_bins(
     """
     at_scale = histogram if histogram.scale <= scale else histogram.coarsened(scale)
     cells, aside = at_scale.cells(), at_scale.aside
+    let_others_run()
     apart = Apart(
         missing=aside["missing"],
         nan=aside["nan"],

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from runtime.drift.binned import BinsMismatch, Floats, NumericBins, exact_pair
+from runtime.yielding import let_others_run
 
 PROJECTIONS = 16
 MIXED = 8
@@ -84,7 +85,10 @@ def projection_bins(
     mean = np.nansum(known, 0) / counted
     deviation = np.sqrt(np.nansum((known - mean) ** 2, 0) / counted)
     project = projections(mean, deviation, seed=seed, count=count, mixed=mixed)
-    pairs = [exact_pair(*both) for both in zip(project(ours).T, project(theirs).T, strict=True)]
+    pairs = []
+    for both in zip(project(ours).T, project(theirs).T, strict=True):
+        pairs.append(exact_pair(*both))
+        let_others_run()
     names = [f"projection {at}" for at in range(len(pairs))]
     return (
         {name: pair[0] for name, pair in zip(names, pairs, strict=True)},

@@ -27,6 +27,7 @@ from runtime.drift.verdict import Role
 from runtime.profile.matching import Match, Sketch, match
 from runtime.profile.schema import PREDICTION, Schema
 from runtime.profile.summary import SampledRows, Summary
+from runtime.yielding import let_others_run
 
 Floats = npt.NDArray[np.float64]
 
@@ -134,6 +135,7 @@ class PreparedReference:
         histograms, moments = live.histograms(), live.moments()
         for name in matched.of(Sketch.HISTOGRAM):
             pairs[name] = self._histograms.pair(name, histograms[name], moments[name])
+            let_others_run()
         categories, frequent, rates = live.categories(), live.frequent(), live.rates()
         for name in matched.of(Sketch.CATEGORIES):
             pairs[name] = category_pair(self._categories[name], categories[name])

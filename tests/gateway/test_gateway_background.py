@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from gateway.background import GIVING_WAY_NICE, background_ended, in_background
+from gateway.background import GIVING_WAY_NICE, KEEPING_UP_NICE, background_ended, give_way, in_background
+from runtime.yielding import let_others_run
 
 
 def niceness() -> int:
@@ -24,6 +25,28 @@ def test_its_thread_gives_way_and_no_other_does() -> None:
 
     assert asyncio.run(both()) == (max(before, GIVING_WAY_NICE), before)
     assert niceness() == before
+
+
+def test_who_has_given_way_never_takes_it_back() -> None:
+    before = niceness()
+
+    def twice() -> tuple[int, int]:
+        give_way(KEEPING_UP_NICE)
+        once = niceness()
+        give_way()
+        give_way(KEEPING_UP_NICE)
+        return once, niceness()
+
+    assert asyncio.run(asyncio.to_thread(twice)) == (max(before, KEEPING_UP_NICE), max(before, GIVING_WAY_NICE))
+
+
+def test_it_yields_between_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    yielded: list[int] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: yielded.append(threading.get_ident()))
+    asyncio.run(in_background(let_others_run))
+    let_others_run()
+    assert len(yielded) == 1
+    assert yielded[0] != threading.get_ident()
 
 
 def test_what_it_returns_and_raises_arrives() -> None:

@@ -299,7 +299,7 @@ def test_ctrl_c_is_a_good_end(gateway: CannedGateway) -> None:
         assert (process.returncode, errors) == (0, b"")
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
         os.close(ours)
 
 

@@ -56,7 +56,7 @@ def test_without_variables_nothing_is_exported_and_the_defaults_hold() -> None:
     assert exported({}) == []
     assert settings.sampler == "parentbased_always_on"
     assert settings.propagators == ("tracecontext", "baggage")
-    assert settings.spans == settings.log_records == BatchProcessorSettings(1.0, 30.0, None, 4096)
+    assert settings.spans == settings.log_records == BatchProcessorSettings(1.0, 30.0, None, 1024)
     assert (settings.metric_interval_seconds, settings.metric_timeout_seconds) == (60.0, 30.0)
     assert (settings.temporality, settings.exemplar_filter, settings.span_links) == ("cumulative", "trace_based", 128)
 
@@ -372,7 +372,7 @@ def test_mtls_needs_key_and_certificate(tmp_path: Path, given: str, missing: str
         ({"OTEL_PROPAGATORS": "none"}, "propagators", ()),
         ({"OTEL_SDK_DISABLED": "true", "OTEL_PROPAGATORS": "baggage"}, "propagators", ("baggage",)),
         ({"OTEL_BSP_SCHEDULE_DELAY": "250"}, "spans", BatchProcessorSettings(schedule_delay_seconds=0.25)),
-        ({"OTEL_BSP_MAX_QUEUE_SIZE": "2048"}, "spans", BatchProcessorSettings(1.0, 30.0, 2048, 2048)),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "768"}, "spans", BatchProcessorSettings(1.0, 30.0, 768, 768)),
         ({"OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "512"}, "log_records", BatchProcessorSettings(max_export_batch_size=512)),
         ({"OTEL_BLRP_EXPORT_TIMEOUT": "5"}, "log_records", BatchProcessorSettings(export_timeout_seconds=0.005)),
         ({"OTEL_METRIC_EXPORT_INTERVAL": "1500"}, "metric_interval_seconds", 1.5),
