@@ -22,6 +22,14 @@ from bench.sample import Generator, Load, Measurement
 
 T = TypeVar("T")
 
+LEAST_REST_SECONDS = 11.0
+"""A gateway collects what was seen each ten seconds; at the first time it opens all versions."""
+
+MOST_REST_SECONDS = 60.0
+QUIET_SECONDS = 2.0
+QUIET_SHARE = 0.05
+"""Of a core: what collects, exports and looks after things without a request takes less."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -82,6 +90,18 @@ class Turn:
             others_busy=spent.others_seconds(shared=len(self.on) > 1 or self.cores.shared) / spent.wall_seconds,
             requests_per_cpu_second=burst.requests / max(spent.server_seconds, 0.01),
         )
+
+    def rest(self) -> None:
+        """Until the server does nothing to speak of, after its first pane. Raises ServerFailed if it never does."""
+        time.sleep(LEAST_REST_SECONDS)
+        give_up = time.monotonic() + MOST_REST_SECONDS
+        while True:
+            before = self.server.cpu_seconds()
+            time.sleep(QUIET_SECONDS)
+            if self.server.cpu_seconds() - before < QUIET_SHARE * QUIET_SECONDS:
+                return
+            if time.monotonic() > give_up:
+                raise ServerFailed(f"it was still busy {MOST_REST_SECONDS:g} s after it was ready, without a request")
 
     def _usage(self) -> Usage:
         receiver_seconds = self.receiver.cpu_seconds() if self.receiver is not None else 0.0

@@ -38,7 +38,8 @@ class Step:
 class Case:
     """`spec`: None for ONNX Runtime in a loop, in a process without a server. `against`: the case of which ratios are.
 
-    `both_cores`: the server may use the load's core too; else it has one of its own.
+    `both_cores`: the server may use the load's core too; else it has one of its own. `rests`: what a server does once
+    after it is ready, such as reading the profiles of all versions, is over before the first load.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Case:
     steps: tuple[Step, ...]
     against: str = ""
     both_cores: bool = False
+    rests: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,8 @@ def _measured(case: Case, setting: Setting, generators: Generators) -> dict[str,
 def _steps(case: Case, setting: Setting, generators: Generators, turn: Turn) -> dict[str, Measurement]:
     measured: dict[str, Measurement] = {}
     capacity = 0.0
+    if case.rests:
+        turn.rest()
     for step in case.steps:
         measured[step.key] = measure(turn, step, setting, generators, capacity)
         capacity = capacity or measured[step.key].burst.requests_per_second

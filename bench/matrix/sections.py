@@ -153,7 +153,7 @@ def number_of_models(folder: Path) -> tuple[Case, ...]:
         ]
         against = "" if count == 1 else "models-1"
         title = f"{count} model{'s' * (count > 1)} loaded"
-        cases.append(Case(f"models-{count}", title, ALL_ON, root, graphs[0], steps, against))
+        cases.append(Case(f"models-{count}", title, ALL_ON, root, graphs[0], steps, against, rests=True))
     return tuple(cases)
 
 

@@ -10,6 +10,7 @@ Usage: python -m bench.servers.otlp_receiver; prints its ports as JSON, and when
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -37,6 +38,8 @@ JSON_KINDS = {"SPAN_KIND_SERVER", Span.SPAN_KIND_SERVER}
 
 NOTHING_REJECTED = b""
 """An empty Export*ServiceResponse: everything was taken."""
+
+NICE = 10  # it shares the load's core, and must not hold up the generator: that would count as latency of the server
 
 THREADS = 4  # gateways have a few exports under way at once
 MAX_KEPT_BYTES = 512 << 20
@@ -159,6 +162,7 @@ class HttpServer(ThreadingHTTPServer):
 
 
 def main() -> None:
+    os.nice(NICE)
     counter = Counter()
     web = HttpServer((HOST, 0), make_http_handler(counter))
     threading.Thread(target=web.serve_forever, daemon=True).start()

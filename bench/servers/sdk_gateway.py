@@ -24,7 +24,7 @@ from gateway.worker.pipeline import Pipeline
 from gateway.worker.target import Target
 from gateway.worker.transport.choose import make_transport
 from gateway.worker.transport.interface import Methods, TransportSettings
-from runtime.onnx.session import return_large_blocks
+from runtime.malloc import return_large_blocks
 from runtime.repository.digest import folder_digest
 from runtime.repository.manifest import manifest_of
 from runtime.shm.statistics import StatisticsWriter

@@ -51,6 +51,7 @@ from gateway.telemetry.resource import detect
 from gateway.telemetry.settings import read_settings
 from gateway.wire.pbtxt import read_config_pbtxt
 from runtime.errors import ServingError
+from runtime.malloc import share_one_heap
 from runtime.profile.levels import Levels
 from runtime.repository.cache import ArtifactCache, CacheUnwritable
 from runtime.repository.repository import Repository
@@ -382,6 +383,7 @@ def main() -> int:
     # What has been imported never becomes garbage. A full collection that looked at it all would hold up every thread
     # for a tenth of a second, and workers on the same core with them, again and again.
     gc.freeze()
+    share_one_heap()
     try:
         store = open_store(str(Path(orders.state_dir) / "state.db"))
     except ServingError as error:

@@ -17,7 +17,7 @@ from gateway.shadow.reports import Reports
 from gateway.shadow.runs import CopyRuns
 from gateway.shadow.versions import ShadowVersions
 from gateway.version_messages import report, version_target
-from runtime.onnx.session import return_large_blocks
+from runtime.malloc import return_large_blocks
 from runtime.shadow.ring_map import map_copy_ring
 from runtime.shadow.ring_reader import CopyReader
 from runtime.shm.segment import Segment

@@ -34,7 +34,7 @@ from gateway.worker.streams import InferStreams
 from gateway.worker.target import Target
 from gateway.worker.transport.choose import make_transport
 from gateway.worker.transport.interface import BindError, Methods, Stream, StreamHandler, Tls, TransportSettings
-from runtime.onnx.session import return_large_blocks
+from runtime.malloc import return_large_blocks
 from runtime.shadow.ring_writer import CopyWriter
 from runtime.shm.panes_writer import PaneWriter
 from runtime.shm.ring import map_ring

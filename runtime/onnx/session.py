@@ -135,29 +135,6 @@ class RunStop:
         return timer
 
 
-def trim_memory() -> None:
-    """Gives freed heap pages back to the system; without it a dropped session's memory stays with the process."""
-    if _MALLOC_TRIM is not None:
-        _MALLOC_TRIM(0)
-
-
-def return_large_blocks() -> None:
-    """For the process: a freed block of LARGE_BYTES goes back to the system at once.
-
-    By itself glibc raises this bound as it sees large blocks freed, and then keeps up to 64 MiB at the top of each
-    thread's heap, where `trim_memory` does not reach.
-    """
-    if _MALLOPT is not None:
-        _MALLOPT(M_MMAP_THRESHOLD, LARGE_BYTES)
-        _MALLOPT(M_TRIM_THRESHOLD, LARGE_BYTES)
-
-
-LARGE_BYTES = 32 * 1024 * 1024  # what requests and answers need: to map 19 MB anew takes 7 ms longer than to copy them
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
-_MALLOPT = getattr(ctypes.CDLL(None), "mallopt", None)
-
-
 def _options(settings: SessionSettings) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.intra_op_threads

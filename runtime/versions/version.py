@@ -10,7 +10,8 @@ from pathlib import Path
 from runtime.batching.plan import BatchLimits
 from runtime.batching.runner import BatchRunner, Delivery, Mark
 from runtime.errors import LoadError
-from runtime.onnx.session import Session, trim_memory
+from runtime.malloc import trim_memory
+from runtime.onnx.session import Session
 from runtime.onnx.warmup import WarmUp, warm_up
 from runtime.repository.manifest import Manifest
 from runtime.types import Artifact, Signature

@@ -13,8 +13,9 @@ from zoo import ZOO, ZooModel, built, reference, versioned, write_external
 from zoo import session as reference_session
 
 from runtime.errors import LoadError, RunError
+from runtime.malloc import trim_memory
 from runtime.onnx.dtypes import BY_NAME
-from runtime.onnx.session import RunStop, Session, trim_memory
+from runtime.onnx.session import RunStop, Session
 from runtime.repository.manifest import SessionSettings
 
 REFUSED = [bad for bad in BAD if bad.fault is Fault.LOAD]
