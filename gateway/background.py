@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from runtime.yielding import begin_yielding
 
 GIVING_WAY_NICE = 10  # a tenth of a core that a worker wants too, and all of one that is idle
-KEEPING_UP_NICE = 5  # a quarter of it: what has to keep up with the workers, in pieces of tens of milliseconds
+KEEPING_UP_NICE = 5  # a quarter of it: what has to keep up with the workers, in pieces of a millisecond or two
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from gateway.background import GIVING_WAY_NICE, KEEPING_UP_NICE, background_ended, give_way, in_background
+from runtime import yielding
 from runtime.yielding import let_others_run
 
 
@@ -43,6 +44,7 @@ def test_who_has_given_way_never_takes_it_back() -> None:
 def test_it_yields_between_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     yielded: list[int] = []
     monkeypatch.setattr(os, "sched_yield", lambda: yielded.append(threading.get_ident()))
+    monkeypatch.setattr(yielding, "PIECE_SECONDS", 0.0)
     asyncio.run(in_background(let_others_run))
     let_others_run()
     assert len(yielded) == 1
